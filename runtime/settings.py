@@ -1,0 +1,275 @@
+"""What can be set, and what is said when it is set wrongly?
+
+One frozen value, read once from `headwater.toml` (or JSON) and the environment: every scalar is
+also `HEADWATER_SECTION_NAME`. Nothing else reads the environment. An unknown name or a wrong type
+stops the start and says what was expected and which known name is nearest.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import SettingInvalid
+from schemas.topics import Topics
+
+ENVIRONMENT_PREFIX = "HEADWATER_"
+ROLES = ("write", "viewer", "activation", "consent_desk", "privacy_officer", "operator", "admin")
+Role = Literal[
+    "write", "viewer", "activation", "consent_desk", "privacy_officer", "operator", "admin"
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and closed to names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Kafka(Section):
+    """`[kafka]`: the log."""
+
+    bootstrap_servers: str = Field("", description="host:port,...; empty starts an embedded broker")
+    embedded: Literal["auto", "apache", "trial"] = Field(
+        "auto", description="which broker to embed: apache (Java 17), trial (noida-db), or the best"
+    )
+    topic_prefix: str = Field("", description="put before every topic, group and transactional id")
+    partitions: int = Field(4, ge=1, le=1024, description="lanes; fixed once topics exist")
+    replication_factor: int = Field(1, ge=1, le=9, description="3 in production")
+    generation: int = Field(
+        1, ge=1, description="incarnation of the log; raise it when the log was lost"
+    )
+    barrier_ms: int = Field(150, ge=10, le=5000, description="time between a lane's transactions")
+    is_trial: bool = Field(
+        False, description="set by `headwater up`: the broker is noida-db, see docs/trial-mode.md"
+    )
+
+
+class Redis(Section):
+    """`[redis]`: profiles."""
+
+    url: str = Field("", description="redis://...; empty starts an embedded Valkey")
+    key_prefix: str = Field("profile:", description="before every profile key")
+
+
+class ClickHouse(Section):
+    """`[clickhouse]`: facts and counters."""
+
+    url: str = Field("", description="http://user:password@host:8123; empty starts an embedded one")
+    database: str = Field("headwater", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
+class Vault(Section):
+    """`[vault]`: who is behind a pid, and their keys."""
+
+    url: str = Field("", description="redis://...; empty uses [redis] url")
+    key_prefix: str = Field("vault:", description="before every vault key")
+    key_encryption_key_file: str = Field("", description="32 bytes in hex; wraps the data keys")
+    pepper_file: str = Field("", description="32 bytes in hex; keys the hashes of identifiers")
+
+
+class Http(Section):
+    """`[http]`: the one port."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535, description="0 takes a free one")
+    keys: dict[Role, str] = Field(default_factory=dict, description="API key of each role")
+
+
+class Source(Section):
+    """`[[sources]]`: who may send events."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    write_key: str = Field(min_length=8)
+    quota_per_s: int = Field(0, ge=0, description="events a second; 0 is without limit")
+
+
+class Purpose(Section):
+    """`[purposes.*]`: why data may be used (GDPR Art. 6)."""
+
+    basis: Literal["consent", "legitimate_interest"]
+
+
+class ClearFields(Section):
+    """`[fields.*]`: names whose values may travel readable; everything else is sealed."""
+
+    clear: tuple[str, ...] = ()
+
+
+class Fields(Section):
+    """Fields that name things, not people, in Segment's e-commerce and e-mail events."""
+
+    properties: ClearFields = ClearFields(
+        clear=(
+            "affiliation",
+            "brand",
+            "campaign_id",
+            "campaign_name",
+            "cart_id",
+            "category",
+            "checkout_id",
+            "coupon",
+            "currency",
+            "discount",
+            "email_id",
+            "link_id",
+            "list_id",
+            "machine",
+            "order_id",
+            "position",
+            "price",
+            "product_id",
+            "products",
+            "quantity",
+            "revenue",
+            "shipping",
+            "sku",
+            "subtotal",
+            "tax",
+            "total",
+            "value",
+            "variant",
+        )
+    )
+    context: ClearFields = ClearFields(clear=("campaign",))
+    traits: ClearFields = ClearFields()
+
+
+class TopicSettings(Section):
+    """`[topics.*]`: departures from a topic's defaults."""
+
+    retention_days: int | None = Field(None, ge=1)
+
+
+class Time(Section):
+    """`[time]`: windows and limits, in event or received time as each says."""
+
+    deduplication_hours: int = Field(72, ge=1, le=720, description="of received time")
+    visit_gap_minutes: int = Field(30, ge=1, le=1440, description="without an event; event time")
+    future_limit_s: int = Field(300, ge=0, description="later than this is clamped and flagged")
+    skew_limit_s: int = Field(300, ge=0, description="larger client skew is corrected")
+
+
+class Attribution(Section):
+    """`[attribution]`: which campaign gets an order."""
+
+    window_days: int = Field(5, ge=1, le=365)
+
+
+class Settings(Section):
+    """Everything, with the defaults of a first start."""
+
+    data_dir: str = Field("headwater-data", description="embedded servers and made keys live here")
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    clickhouse: ClickHouse = ClickHouse()
+    vault: Vault = Vault()
+    http: Http = Http()
+    sources: tuple[Source, ...] = ()
+    purposes: dict[str, Purpose] = Field(
+        default_factory=lambda: {
+            "analytics": Purpose(basis="legitimate_interest"),
+            "personalisation": Purpose(basis="legitimate_interest"),
+            "advertising": Purpose(basis="consent"),
+            "sale": Purpose(basis="consent"),
+        }
+    )
+    fields: Fields = Fields()
+    topics: dict[str, TopicSettings] = Field(default_factory=dict)
+    attribution: Attribution = Attribution()
+    time: Time = Time()
+
+    @property
+    def topic_names(self) -> Topics:
+        return Topics(self.kafka.topic_prefix)
+
+    @property
+    def vault_url(self) -> str:
+        return self.vault.url or self.redis.url
+
+
+def load_settings(path: Path | None, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of `path` (TOML or JSON; None for the defaults), overlaid by the environment.
+
+    Raises SettingInvalid naming the first setting at fault, what was expected and, for an unknown
+    name, the nearest known one.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            text = path.read_text("utf-8")
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise SettingInvalid(f"cannot read {path}: {error.strerror}") from error
+        except ValueError as error:
+            raise SettingInvalid(
+                f"{path} is not valid {path.suffix[1:].upper()}: {error}"
+            ) from error
+    _overlay(values, os.environ if environment is None else environment)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingInvalid(_explain(error)) from None
+
+
+def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    scalars: dict[str, tuple[str, ...]] = {
+        _variable(path): path for path in _scalar_paths(Settings)
+    }
+    for name in ("purposes", "topics"):
+        inner = Purpose if name == "purposes" else TopicSettings
+        known = Settings().purposes if name == "purposes" else {}
+        for key in {*known, *values.get(name, {})}:
+            for path in _scalar_paths(inner):
+                scalars[_variable((name, key, *path))] = (name, key, *path)
+    for role in ROLES:
+        scalars[_variable(("http", "keys", role))] = ("http", "keys", role)
+    for variable, value in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith("HEADWATER_TEST_"):
+            continue
+        if variable not in scalars:
+            raise SettingInvalid(f"{variable} is not a setting{_nearest(variable, scalars)}")
+        path = scalars[variable]
+        at = values
+        for part in path[:-1]:
+            at = at.setdefault(part, {})
+        at[path[-1]] = value
+
+
+def _variable(path: tuple[str, ...]) -> str:
+    return ENVIRONMENT_PREFIX + "_".join(path).upper().replace(".", "_")
+
+
+def _scalar_paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from ((name, *path) for path in _scalar_paths(inner))
+        elif str(inner).startswith(("dict", "tuple")):
+            continue
+        else:
+            yield (name,)
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    path = [str(part) for part in first["loc"]]
+    where = f"[{'.'.join(path[:-1])}] {path[-1]}" if len(path) > 1 else path[-1]
+    if first["type"] != "extra_forbidden":
+        return f"{where}: {first['msg']} (or set {_variable(tuple(path))})"
+    model: Any = Settings
+    for part in path[:-1]:
+        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
+        model = field.annotation if field is not None else None
+    names = dict.fromkeys(model.model_fields) if hasattr(model, "model_fields") else {}
+    return f"{where} is not a setting{_nearest(path[-1], names)}"

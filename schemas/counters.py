@@ -1,0 +1,77 @@
+"""What does a campaign count, and which call adds to what?
+
+The marketers' definitions, in one place for the sink that counts, the API that answers and the
+verification that recounts. Times are event time in UTC minutes; people counts are exact (distinct
+pids of facts, no sketches).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+COUNT_BY_EVENT: Mapping[str, str] = MappingProxyType(
+    {
+        "Email Sent": "sent",
+        "Email Delivered": "delivered",
+        "Email Bounced": "bounced",
+        "Email Marked as Spam": "spam_reported",
+        "Email Suppressed": "suppressed",
+        "Email Opened": "opened",
+        "Email Link Clicked": "clicked",
+        "Unsubscribed": "unsubscribed",
+        "Product Viewed": "product_views",
+        "Product Added": "cart_adds",
+        "Checkout Started": "checkouts",
+        "Order Completed": "orders",
+        "Order Refunded": "refunds",
+    }
+)
+"""Track calls by event name. A machine's open counts as `machine_opened` instead of `opened`."""
+
+COUNTS = (
+    "sent",
+    "delivered",
+    "bounced",
+    "spam_reported",
+    "suppressed",
+    "opened",
+    "machine_opened",
+    "clicked",
+    "unsubscribed",
+    "page_views",
+    "product_views",
+    "cart_adds",
+    "checkouts",
+    "orders",
+    "refunds",
+    "visits",
+)
+"""Sums of facts, kept as counter rows."""
+
+MONEY = ("revenue", "refunded")
+"""Sums of money by currency in millionths, kept as counter rows."""
+
+PEOPLE: Mapping[str, str] = MappingProxyType(
+    {
+        "unique_opened": "opened",
+        "unique_clicked": "clicked",
+        "buyers": "orders",
+        "visitors": "visitor",
+    }
+)
+"""Distinct people behind a metric of facts: answered from facts, exact for any span of time.
+`visitor` stands for the facts of any event but the e-mail ones."""
+
+RATES: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "open_rate": ("unique_opened", "delivered"),
+        "click_rate": ("unique_clicked", "delivered"),
+        "click_to_open": ("unique_clicked", "unique_opened"),
+        "bounce_rate": ("bounced", "sent"),
+        "unsubscribe_rate": ("unsubscribed", "delivered"),
+        "conversion_rate": ("buyers", "delivered"),
+    }
+)
+"""Dividend and divisor; null when the divisor is zero. `aov` (revenue / orders) is by currency."""
+
+MICRO = 1_000_000
+MINUTE_MS = 60_000

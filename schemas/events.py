@@ -1,0 +1,101 @@
+"""What is an event, from the collector to the stores?
+
+`Collected` is one call of Segment's protocol after identifiers were resolved and everything
+personal was sealed; `Accepted` is the same call with what the streams added; `Rejected` points at
+one that was set aside. Field by field, units and meaning stand in the Avro files beside this
+module; these types mirror them in order, which a test holds.
+"""
+
+import msgspec
+
+NO_CAMPAIGN = "(none)"
+"""The campaign of an event that names none; listed like any other."""
+
+FLAG_CLAMPED = 1
+FLAG_SKEW_CORRECTED = 2
+FLAG_MESSAGE_ID_MADE = 4
+FLAG_TIMESTAMP_MISSING = 8
+
+EMAIL_EVENTS = frozenset(
+    {
+        "Email Sent",
+        "Email Delivered",
+        "Email Bounced",
+        "Email Marked as Spam",
+        "Email Suppressed",
+        "Email Opened",
+        "Email Link Clicked",
+        "Unsubscribed",
+    }
+)
+"""Events that happen to a mailbox: they make neither a visit nor a visitor."""
+
+
+class SealedTrait(msgspec.Struct, frozen=True, gc=False):
+    """One trait of an identify call: hashed name, and [name, value] sealed."""
+
+    key: bytes
+    sealed: bytes
+
+
+class Collected(msgspec.Struct, frozen=True, gc=False):
+    """One call as it lies in events.collected; see collected.avsc."""
+
+    event_id: bytes
+    pid: bytes
+    source: str
+    type: str
+    event: str
+    occurred_at_ms: int
+    sent_at_ms: int | None
+    received_at_ms: int
+    flags: int
+    body_digest: int
+    clear: bytes
+    traits: list[SealedTrait]
+    key_version: int
+    sealed: bytes
+
+
+class VisitChange(msgspec.Struct, frozen=True, gc=False):
+    """A visit that an event starts (+1) or takes back (-1)."""
+
+    campaign_id: str
+    started_at_ms: int
+    delta: int
+
+
+class Accepted(Collected, frozen=True, gc=False):
+    """A call that passed every rule, with its coordinates; see accepted.avsc."""
+
+    generation: int
+    lane: int
+    seq: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    index: int
+    campaign_id: str
+    is_repeat_order: bool
+    amount_micro: int | None
+    currency: str
+    visit_changes: list[VisitChange]
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """Why an event was set aside, and where it lies; never a value of it. See rejected.avsc."""
+
+    stage: str
+    topic: str | None
+    partition: int | None
+    offset: int | None
+    source: str | None
+    message_id: str | None
+    path: str
+    reason: str
+    expected: str
+    rejected_at_ms: int
+    generation: int | None = None
+    lane: int | None = None
+    seq: int | None = None
+    index: int | None = None

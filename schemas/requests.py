@@ -1,0 +1,33 @@
+"""What do people ask of us: a change of consent, or to be forgotten?"""
+
+import msgspec
+
+
+class ConsentChanged(msgspec.Struct, frozen=True, gc=False):
+    """One decision with its proof (GDPR Art. 7(1)); see consents.avsc."""
+
+    record_id: bytes
+    pid: bytes
+    purpose: str | None
+    channel: str | None
+    topic: str | None
+    legal_basis: str
+    status: str
+    valid_from_ms: int
+    valid_to_ms: int | None
+    recorded_at_ms: int
+    source: str
+    method: str | None = None
+    text_version: str | None = None
+    text_hash: bytes | None = None
+    language: str | None = None
+    jurisdiction: str | None = None
+
+
+class ErasureRequested(msgspec.Struct, frozen=True, gc=False):
+    """A request to be forgotten (GDPR Art. 17); see erasures.avsc."""
+
+    erasure_id: bytes
+    pid: bytes
+    requested_at_ms: int
+    reason: str

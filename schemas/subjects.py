@@ -1,0 +1,91 @@
+"""What does a lane remember, of each person and of itself?
+
+Three kinds of record share the topic `subjects`, told apart by their key: 16 bytes are a person's
+pid, `@cursor` is where the lane stands, `@seen` and eight bytes are the event ids of one
+transaction. A lane writes all of them in the transaction that wrote the outputs they explain.
+"""
+
+import msgspec
+
+CURSOR_KEY = b"@cursor"
+SEEN_PREFIX = b"@seen"
+PID_BYTES = 16
+
+
+class Money(msgspec.Struct, frozen=True, gc=False):
+    """An amount of one currency, in millionths."""
+
+    currency: str
+    amount_micro: int
+
+
+class Trait(msgspec.Struct, frozen=True, gc=False):
+    """The newest value of one trait, sealed, with the call that set it."""
+
+    key: bytes
+    occurred_at_ms: int
+    event_id: bytes
+    sealed: bytes
+
+
+class Consent(msgspec.Struct, frozen=True, gc=False):
+    """One decision that was recorded for the person."""
+
+    subject_of: str
+    status: str
+    valid_from_ms: int
+    valid_to_ms: int | None
+    recorded_at_ms: int
+
+
+class Subject(msgspec.Struct, frozen=True, gc=False):
+    """One person as the log knows them; see subjects.avsc."""
+
+    pid: bytes
+    erased_at_ms: int | None
+    first_seen_ms: int
+    last_seen_ms: int
+    events: int
+    orders: int
+    refunds: int
+    spent: list[Money]
+    refunded: list[Money]
+    segments: list[str]
+    traits: list[Trait]
+    consents: list[Consent]
+    order_keys: bytes
+    visit_campaigns: list[str]
+    visits: bytes
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """First offset of an input topic, in the lane's partition, that is not yet applied."""
+
+    topic: str
+    next_offset: int
+
+
+class Withheld(msgspec.Struct, frozen=True, gc=False):
+    """How many events a lane withheld for one purpose since it began."""
+
+    purpose: str
+    count: int
+
+
+class Cursor(msgspec.Struct, frozen=True, gc=False):
+    """Where a lane stands; the last record of each of its transactions. See cursor.avsc."""
+
+    generation: int
+    seq: int
+    positions: list[Position]
+    timers_at_ms: int
+    newest_received_at_ms: int
+    transactional_id: str
+    withheld: list[Withheld]
+
+
+class Sightings(msgspec.Struct, frozen=True, gc=False):
+    """Event ids of one transaction, packed 28 bytes each; see sightings.avsc."""
+
+    newest_received_at_ms: int
+    ids: bytes

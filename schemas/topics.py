@@ -1,0 +1,77 @@
+"""Which topics are there, who may read what in them, and how long?
+
+A topic exists only where another reader needs it, the key changes, or we must replay. The three
+input topics and `subjects` share key (pid), partitioner (murmur2) and partition count: partition p
+of all of them is lane p.
+"""
+
+from dataclasses import dataclass
+
+DAY_MS = 86_400_000
+PARTITIONER = "murmur2_random"
+"""Java's and aiokafka's choice; librdkafka's default would put a pid elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic as it is created: `retention_ms` of None keeps the newest record of each key."""
+
+    name: str
+    records: tuple[str, ...]
+    keyed_by: str
+    retention_ms: int | None
+    is_lane_input: bool = False
+    max_message_bytes: int = 1_048_588
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names in force; `prefix` lets several Headwaters share one Kafka."""
+
+    prefix: str = ""
+
+    @property
+    def collected(self) -> str:
+        return f"{self.prefix}events.collected"
+
+    @property
+    def consents(self) -> str:
+        return f"{self.prefix}consents.changed"
+
+    @property
+    def erasures(self) -> str:
+        return f"{self.prefix}erasures.requested"
+
+    @property
+    def accepted(self) -> str:
+        return f"{self.prefix}events.accepted"
+
+    @property
+    def subjects(self) -> str:
+        return f"{self.prefix}subjects"
+
+    @property
+    def rejected(self) -> str:
+        return f"{self.prefix}events.rejected"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """What a lane reads, in the order in which it prefers to apply them."""
+        return (self.erasures, self.consents, self.collected)
+
+    def all(self) -> tuple[Topic, ...]:
+        """Every topic, with its default retention; `[topics.*]` overrides it."""
+        return (
+            Topic(self.collected, ("Collected",), "pid", 7 * DAY_MS, is_lane_input=True),
+            Topic(self.consents, ("ConsentChanged",), "pid", 3650 * DAY_MS, is_lane_input=True),
+            Topic(self.erasures, ("ErasureRequested",), "pid", 3650 * DAY_MS, is_lane_input=True),
+            Topic(self.accepted, ("Accepted",), "pid", 30 * DAY_MS),
+            Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
+            Topic(
+                self.subjects,
+                ("Subject", "Cursor", "Sightings"),
+                "pid, '@cursor' or '@seen' and a number",
+                None,
+                max_message_bytes=8 * 1_048_576,
+            ),
+        )
