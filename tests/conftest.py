@@ -1,0 +1,141 @@
+"""Which real servers do tests get, and what does this machine leave out?
+
+Servers are never mocked: the broker speaks Kafka, Valkey is Valkey, ClickHouse is its own engine.
+Each starts once a session, when a test first asks for it. They are shared, so a test keeps to names
+of its own (`fresh_name`). HEADWATER_TEST_BROKER=apache|trial chooses the broker; by default it is
+the best that the machine can have. Tests that the machine cannot run are left out with a line at
+the end of the report that says why: never in silence.
+"""
+
+import itertools
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal, cast
+from uuid import uuid4
+
+import clickhouse_connect
+import pytest
+import redis
+from clickhouse_connect.driver.client import Client
+
+from runtime import apache_kafka
+from runtime.embedded import Choice, EmbeddedStack, Wanted
+
+FreshName = Callable[[str], str]
+
+_WHAT = {"apache": "Apache Kafka", "node": "Node", "browser": "browser"}
+_left_out: Counter[tuple[str, str]] = Counter()
+
+
+def _chosen_broker() -> Choice:
+    chosen = os.environ.get("HEADWATER_TEST_BROKER", "auto")
+    if chosen not in ("auto", "apache", "trial"):
+        raise pytest.UsageError(f"HEADWATER_TEST_BROKER={chosen}: expected auto, apache or trial")
+    return cast(Choice, chosen)
+
+
+def _reasons() -> dict[str, str]:
+    """Why tests of a marker cannot run here; no entry if they can."""
+    reasons: dict[str, str] = {}
+    tools = apache_kafka.look_for_tools()
+    if _chosen_broker() == "trial":
+        reasons["apache"] = "HEADWATER_TEST_BROKER=trial"
+    elif not tools.is_enough:
+        reasons["apache"] = f"{tools.missing}; install openjdk-17-jre-headless and maven"
+    if not (shutil.which("node") and shutil.which("npm")):
+        reasons["node"] = "no Node.js with npm found; install nodejs and npm"
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        reasons["browser"] = "no Chromium found; install chromium"
+    return reasons
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot run here, and remember it for the report."""
+    reasons = _reasons()
+    out: list[pytest.Item] = []
+    for item in items:
+        lacking = next((mark for mark in reasons if item.get_closest_marker(mark)), None)
+        if lacking is not None:
+            _left_out[lacking, reasons[lacking]] += 1
+            out.append(item)
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in set(out)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, one line each."""
+    for (mark, reason), count in sorted(_left_out.items()):
+        tests = "test" if count == 1 else "tests"
+        terminalreporter.write_line(f"left out: {count} {_WHAT[mark]} {tests} ({reason})")
+
+
+@pytest.fixture
+def fresh_name() -> FreshName:
+    """Make names that no other test uses: `fresh_name("orders")` gives `orders-3f2a...-1`."""
+    tag, numbers = uuid4().hex[:12], itertools.count(1)
+    return lambda prefix: f"{prefix}-{tag}-{next(numbers)}"
+
+
+@pytest.fixture(scope="session")
+def broker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """The broker alone, as a started stack."""
+    wanted = Wanted(broker=_chosen_broker(), redis=False, clickhouse=False)
+    with EmbeddedStack(tmp_path_factory.mktemp("broker"), wanted, say=print) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def kafka(broker_stack: EmbeddedStack) -> str:
+    """bootstrap.servers of a real broker."""
+    return broker_stack.addresses.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def broker_kind(broker_stack: EmbeddedStack) -> Literal["apache", "trial"]:
+    """Which broker `kafka` is."""
+    assert broker_stack.broker_kind != "external"
+    return broker_stack.broker_kind
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """redis://... of a real Valkey."""
+    wanted = Wanted(broker=None, redis=True, clickhouse=False)
+    with EmbeddedStack(tmp_path_factory.mktemp("valkey"), wanted) as stack:
+        yield stack.addresses.redis_url
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator["redis.Redis"]:
+    """A client of `redis_url`; answers are bytes."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """http://... of a real ClickHouse engine."""
+    wanted = Wanted(broker=None, redis=False, clickhouse=True)
+    with EmbeddedStack(tmp_path_factory.mktemp("clickhouse"), wanted) as stack:
+        yield stack.addresses.clickhouse_url
+
+
+@pytest.fixture
+def clickhouse(clickhouse_url: str) -> Iterator[Client]:
+    """A client in an empty database of its own, which is dropped afterwards."""
+    database = f"test_{uuid4().hex[:12]}"
+    with clickhouse_connect.get_client(dsn=clickhouse_url) as client:
+        client.command(f"CREATE DATABASE {database}")
+        client.database = database
+        yield client
+        client.command(f"DROP DATABASE {database}")
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The root of the source tree."""
+    return Path(__file__).parent.parent
