@@ -1,0 +1,107 @@
+"""Which secrets does a first start make, and where are they kept?
+
+Three kinds, all under the data directory and readable by its owner alone: an API key for each role
+(docs: CONTRACT's roles), the pepper that keys the hashes of identifiers, and the key-encryption key
+that wraps every person's data key. Whoever has both the vault and the last two can tell who is who,
+so a production keeps them elsewhere and names the files in `[vault]`.
+"""
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.settings import ROLES, Http, Role, Settings, Source, Vault
+from schemas.errors import SettingInvalid
+
+SECRET_BYTES = 32
+MADE_SOURCE = "default"
+"""Name of the source whose write key is made when the configuration names no source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provided:
+    """Settings with every secret in place, and what was made now for the first time."""
+
+    settings: Settings
+    made_keys: dict[Role, str]
+
+
+def provide_keys(settings: Settings, data_dir: Path) -> Provided:
+    """Fill in the keys and key files that the configuration leaves open.
+
+    Made ones are durable before they are used, and the same at every later start. A configured one
+    always wins. Raises SettingInvalid if a file of an earlier start can no longer be understood.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    known = _read_keys(data_dir / "keys.json")
+    made: dict[Role, str] = {
+        role: secrets.token_urlsafe(24)
+        for role in ROLES
+        if role not in known and role not in settings.http.keys
+    }
+    if made:
+        write_private(data_dir / "keys.json", json.dumps({**known, **made}, indent=2) + "\n")
+    keys: dict[Role, str] = {**known, **made, **settings.http.keys}
+    sources = settings.sources or (Source(name=MADE_SOURCE, write_key=keys["write"]),)
+    keys["write"] = sources[0].write_key
+    vault = settings.vault
+    secret_dir = data_dir / "secrets"
+    return Provided(
+        settings.model_copy(
+            update={
+                "http": Http(**{**settings.http.model_dump(), "keys": keys}),
+                "sources": sources,
+                "vault": Vault(
+                    url=vault.url,
+                    key_prefix=vault.key_prefix,
+                    pepper_file=vault.pepper_file or _secret_file(secret_dir / "pepper"),
+                    key_encryption_key_file=vault.key_encryption_key_file
+                    or _secret_file(secret_dir / "key_encryption_key"),
+                ),
+            }
+        ),
+        made,
+    )
+
+
+def write_private(path: Path, text: str) -> None:
+    """`path` holds `text` whole or is as it was, durable, and readable by its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    part.replace(path)
+
+
+def _read_keys(path: Path) -> dict[Role, str]:
+    try:
+        keys: object = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise SettingInvalid(
+            f"{path} is not valid JSON; restore it, or delete it to have new API keys made"
+        ) from error
+    if not isinstance(keys, dict):
+        raise SettingInvalid(f"{path}: expected an object of role and key; restore or delete it")
+    return {role: str(keys[role]) for role in ROLES if role in keys}
+
+
+def _secret_file(path: Path) -> str:
+    """The path of a file of 32 random bytes in hex, made if there is none.
+
+    One that is there but empty or cut short is refused, never replaced: everything sealed under
+    the lost one would stay unreadable.
+    """
+    if not path.exists():
+        write_private(path, secrets.token_hex(SECRET_BYTES) + "\n")
+        path.parent.chmod(0o700)
+    elif len(path.read_text("utf-8").strip()) != 2 * SECRET_BYTES:
+        raise SettingInvalid(f"{path}: expected {SECRET_BYTES} bytes in hex; restore it")
+    return str(path.absolute())
