@@ -11,11 +11,13 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from runtime.settings import ROLES, Http, Role, Settings, Source, Vault
+from runtime.settings import Http, Role, Settings, Source, Vault
 from schemas.errors import SettingInvalid
 
 SECRET_BYTES = 32
+_ROLES: tuple[Role, ...] = get_args(Role)
 MADE_SOURCE = "default"
 """Name of the source whose write key is made when the configuration names no source."""
 
@@ -38,7 +40,7 @@ def provide_keys(settings: Settings, data_dir: Path) -> Provided:
     known = _read_keys(data_dir / "keys.json")
     made: dict[Role, str] = {
         role: secrets.token_urlsafe(24)
-        for role in ROLES
+        for role in _ROLES
         if role not in known and role not in settings.http.keys
     }
     if made:
@@ -90,7 +92,7 @@ def _read_keys(path: Path) -> dict[Role, str]:
         ) from error
     if not isinstance(keys, dict):
         raise SettingInvalid(f"{path}: expected an object of role and key; restore or delete it")
-    return {role: str(keys[role]) for role in ROLES if role in keys}
+    return {role: str(keys[role]) for role in _ROLES if role in keys}
 
 
 def _secret_file(path: Path) -> str:
