@@ -45,6 +45,9 @@ class Kafka(Section):
         1, ge=1, description="incarnation of the log; raise it when the log was lost"
     )
     barrier_ms: int = Field(150, ge=10, le=5000, description="time between a lane's transactions")
+    instance_id: str = Field(
+        "", description="static group member (KIP-345), one for each worker; empty: dynamic"
+    )
     is_trial: bool = Field(
         False, description="set by `headwater up`: the broker is noida-db, see docs/trial-mode.md"
     )
@@ -71,6 +74,9 @@ class Vault(Section):
     key_prefix: str = Field("vault:", description="before every vault key")
     key_encryption_key_file: str = Field("", description="32 bytes in hex; wraps the data keys")
     pepper_file: str = Field("", description="32 bytes in hex; keys the hashes of identifiers")
+    durable_writes: bool = Field(
+        True, description="new people are on disk before use; needs appendonly and Redis 7.2"
+    )
 
 
 class Http(Section):

@@ -1,0 +1,302 @@
+"""What is one partition's memory, and how does it become durable?
+
+A lane is partition p of every input topic. One worker owns it; one task applies its batches and
+commits them, so that applying and committing exclude each other by construction. Outputs, memory
+and position travel in one transaction: after any crash the next owner finds all of them or none
+(ADR 0002; DESIGN of the protocol in ARCHITECTURE.md).
+
+    fence      a new transactional producer: the previous owner cannot write any more
+    rebuild    read subjects[p] to its end: people, event ids, cursor
+    seek       every input to the cursor (the transport does it)
+    flow       apply; at each barrier write changed people, new ids, the cursor; commit
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from runtime.batches import Batch
+from runtime.clock import ClockMs
+from runtime.crash import crash
+from runtime.logs import get_logger
+from runtime.metrics import counter, gauge, histogram
+from runtime.transactions import LaneProducer, read_compacted
+from schemas.codec import CURSOR, REJECTED, SIGHTINGS, SUBJECT
+from schemas.errors import StoreRefused
+from schemas.events import Rejected
+from schemas.subjects import CURSOR_KEY, PID_BYTES, SEEN_PREFIX, Cursor, Position, Withheld
+from schemas.topics import Topics
+from streams.rules.admit import Rules
+from streams.rules.deduplicate import Memory
+from streams.rules.outcomes import Refused
+from streams.rules.person import Person, person_to_subject, subject_to_person
+
+RECORDS_A_SLICE = 2_000
+BATCHES_WAITING = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LaneSettings:
+    """What every lane of a worker shares."""
+
+    bootstrap_servers: str
+    topics: Topics
+    partitions: int
+    generation: int
+    barrier_s: float
+    deduplication_ms: int
+    rules: Rules
+    is_trial: bool
+    clock_ms: ClockMs
+
+
+Apply = Callable[["Lane", Sequence[Any]], None]
+"""Applies records of one input topic to a lane; pure but for the lane's memory and outputs."""
+
+
+class Lane:
+    """Partition p of every input topic: its people, its event ids, its transaction."""
+
+    def __init__(self, p: int, settings: LaneSettings, apply_by_topic: Mapping[str, Apply]) -> None:
+        self.p = p
+        self.settings = settings
+        self.people: dict[bytes, Person] = {}
+        self.memory = Memory(settings.deduplication_ms)
+        self.changed: dict[bytes, Person] = {}
+        self.withheld: dict[str, int] = {}
+        self.seq = 0  # of the transaction under way
+        self.index = 0  # outputs written in it
+        self.next_offsets: dict[str, int] = {}
+        self.committed_offsets: dict[str, int] = {}
+        self.producer: LaneProducer
+        self._apply_by_topic = apply_by_topic
+        self._is_touched = False
+        self._inbox: asyncio.Queue[Batch | None] = asyncio.Queue(BATCHES_WAITING)
+        self._is_closing = False
+        self._done = asyncio.Event()
+        self._is_running = False
+        self._thread = ThreadPoolExecutor(1, f"lane-{p}")
+
+    # -- opening, in a thread
+
+    def open(self) -> None:
+        """Fence the previous owner, then rebuild what it committed."""
+        name = f"{self.settings.topics.prefix}headwater.{self.settings.generation}.{self.p}"
+        self.producer = LaneProducer(self.settings.bootstrap_servers, name, self._fault)
+        self.producer.fence()
+        previous = self._rebuild()
+        if self.settings.is_trial:
+            self._take_fresh_producer(name, previous)
+
+    def _take_fresh_producer(self, name: str, previous: str) -> None:
+        # noida-db lists every aborted transaction since offset 0 to readers in mid-log, and they
+        # then discard later records of that producer id: each start writes under a new one.
+        if previous and previous != name:
+            LaneProducer(self.settings.bootstrap_servers, previous, self._fault).fence()
+        self.producer = LaneProducer(
+            self.settings.bootstrap_servers,
+            f"{name}.{self.seq}.{self.settings.clock_ms()}",
+            self._fault,
+        )
+        self.producer.fence()
+
+    def _rebuild(self) -> str:
+        """Read back what was committed; the transactional id that committed it, if any."""
+        topic = self.settings.topics.subjects
+        group = f"{self.settings.topics.prefix}headwater.rebuild"
+        compacted = read_compacted(self.settings.bootstrap_servers, topic, self.p, group)
+        seen: list[tuple[int, bytes]] = []
+        for key, value in compacted.newest.items():
+            if len(key) == PID_BYTES:
+                self.people[key] = subject_to_person(SUBJECT.decode(value))
+            elif key.startswith(SEEN_PREFIX):
+                seen.append((int.from_bytes(key[len(SEEN_PREFIX) :], "big"), value))
+        for seq, value in sorted(seen):
+            self.memory.restore(seq, SIGHTINGS.decode(value))
+        cursor_value = compacted.newest.get(CURSOR_KEY)
+        if cursor_value is None:
+            self.seq = 1
+            return ""
+        cursor = CURSOR.decode(cursor_value)
+        if cursor.generation > self.settings.generation:
+            raise StoreRefused(
+                f"lane {self.p} stands in generation {cursor.generation}, [kafka] generation says "
+                f"{self.settings.generation}; set it to {cursor.generation}"
+            )
+        self.seq = cursor.seq + 1
+        self.memory.newest_received_at_ms = cursor.newest_received_at_ms
+        self.withheld = {each.purpose: each.count for each in cursor.withheld}
+        if cursor.generation == self.settings.generation:
+            self.next_offsets = {each.topic: each.next_offset for each in cursor.positions}
+            self.committed_offsets = dict(self.next_offsets)
+        return cursor.transactional_id
+
+    def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:
+        """Begin `topic` at the cursor, or at the log's start in a first or new generation.
+
+        Raises StoreRefused when the cursor lies outside the log: events would be lost or counted
+        again without a sign.
+        """
+        offset = self.next_offsets.setdefault(topic, first_offset)
+        if not first_offset <= offset <= end_offset:
+            raise StoreRefused(
+                f"{topic}[{self.p}] holds offsets {first_offset} to {end_offset}, the lane stands "
+                f"at {offset}: the log was cut or lost. Restore it, or raise [kafka] generation to "
+                f"{self.settings.generation + 1} to begin anew at its start"
+            )
+
+    # -- flowing: one task
+
+    async def put(self, batch: Batch) -> None:
+        """Take a batch; it is applied after those before it."""
+        await self._inbox.put(batch)
+
+    async def run(self) -> None:
+        """Apply what comes and commit it within the barrier's time, until closed."""
+        self._is_running = True
+        loop = asyncio.get_running_loop()
+        due_s = 0.0
+        while not self._is_closing:
+            wait_s = max(0.0, due_s - loop.time()) if self._is_touched else None
+            try:
+                batch = await asyncio.wait_for(self._inbox.get(), wait_s)
+            except TimeoutError:
+                batch = None
+            if batch is not None and not self._is_closing:
+                for topic, records, to_offset in self._slices(batch):
+                    if not self._is_touched:
+                        due_s = loop.time() + self.settings.barrier_s
+                    self._apply(topic, records, to_offset)
+                    await asyncio.sleep(0)  # other lanes, commits and timers breathe
+                    if loop.time() >= due_s:
+                        await self._barrier()
+                    if self._is_closing:
+                        break
+            if self._is_touched and loop.time() >= due_s:
+                await self._barrier()
+        await self._barrier()
+        self._done.set()
+
+    async def close(self) -> None:
+        """Commit what is applied, and write nothing more. Batches not yet applied are dropped."""
+        self._is_closing = True
+        while not self._inbox.empty():
+            self._inbox.get_nowait()
+        self._inbox.put_nowait(None)
+        if self._is_running:
+            await self._done.wait()
+        self._thread.shutdown(wait=False)
+
+    def _slices(self, batch: Batch) -> list[tuple[str, Sequence[Any], int]]:
+        expected = self.next_offsets[batch.topic]
+        if batch.from_offset != expected:
+            crash(
+                "the chain of offsets is broken",
+                topic=batch.topic,
+                partition=self.p,
+                expected=expected,
+                found=batch.from_offset,
+            )
+        records = batch.records
+        slices: list[tuple[str, Sequence[Any], int]] = []
+        for at in range(0, max(1, len(records)), RECORDS_A_SLICE):
+            part = records[at : at + RECORDS_A_SLICE]
+            is_last = at + RECORDS_A_SLICE >= len(records)
+            slices.append((batch.topic, part, batch.to_offset if is_last else part[-1].offset + 1))
+        return slices
+
+    def _apply(self, topic: str, records: Sequence[Any], to_offset: int) -> None:
+        self._is_touched = True
+        if records:
+            self._apply_by_topic[topic](self, records)
+        self.next_offsets[topic] = to_offset
+        self.producer.poll(0)
+
+    # -- what agents use
+
+    def person(self, pid: bytes) -> Person:
+        """The person of this pid, made when new."""
+        person = self.people.get(pid)
+        if person is None:
+            person = self.people[pid] = Person(pid)
+        return person
+
+    def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
+        """Write down why the record at `offset` was set aside, in this transaction."""
+        record = Rejected(
+            "streams",
+            topic,
+            self.p,
+            offset,
+            source,
+            None,
+            refused.path,
+            refused.reason,
+            refused.expected,
+            self.settings.clock_ms(),
+            self.settings.generation,
+            self.p,
+            self.seq,
+            self.index,
+        )
+        self.index += 1
+        self.producer.send(self.settings.topics.rejected, REJECTED.encode(record), None, self.p)
+
+    def withhold(self, purpose: str) -> None:
+        """Count an event that must not be used."""
+        self.withheld[purpose] = self.withheld.get(purpose, 0) + 1
+
+    # -- the barrier
+
+    async def _barrier(self) -> None:
+        if not self._is_touched:
+            return
+        self._write_memory()
+        self._is_touched = False
+        offsets = dict(self.next_offsets)
+        loop = asyncio.get_running_loop()
+        took_s = await loop.run_in_executor(self._thread, self.producer.commit)
+        self.committed_offsets = offsets
+        self.seq += 1
+        self.index = 0
+        label = str(self.p)
+        counter("headwater_lane_commits_total").labels(label).inc()
+        histogram("headwater_lane_commit_seconds").observe(took_s)
+        gauge("headwater_lane_committed_at_seconds").labels(label).set(
+            self.settings.clock_ms() / 1000
+        )
+
+    def _write_memory(self) -> None:
+        send, p, topic = self.producer.send, self.p, self.settings.topics.subjects
+        for pid, person in self.changed.items():
+            send(topic, SUBJECT.encode(person_to_subject(person)), pid, p)
+        self.changed.clear()
+        sightings = self.memory.take_fresh(self.seq)
+        if sightings is not None:
+            send(topic, SIGHTINGS.encode(sightings), _seen_key(self.seq), p)
+        for seq in self.memory.forget_expired():
+            send(topic, None, _seen_key(seq), p)
+        cursor = Cursor(
+            self.settings.generation,
+            self.seq,
+            [Position(*item) for item in sorted(self.next_offsets.items())],
+            self.settings.clock_ms(),
+            self.memory.newest_received_at_ms,
+            self.producer.transactional_id,
+            [Withheld(*item) for item in sorted(self.withheld.items())],
+        )
+        send(topic, CURSOR.encode(cursor), CURSOR_KEY, p)
+
+    def _fault(self, why: str) -> NoReturn:
+        crash(why, lane=self.p)
+
+
+def _seen_key(seq: int) -> bytes:
+    return SEEN_PREFIX + seq.to_bytes(8, "big")
+
+
+def log_lanes_open(lanes: list[int]) -> None:
+    """One line when a worker owns lanes and they flow."""
+    get_logger().info("lanes open", lanes=lanes)

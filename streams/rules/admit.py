@@ -1,0 +1,90 @@
+"""How does one event become a fact? Start reading here.
+
+The whole chain in one place, in its order and for its reasons:
+
+    validate      a call that cannot be used must not be remembered as seen
+    deduplicate   a copy must not count, so it stands before everything that counts
+    gate          what is not allowed leaves a number and no trace
+    enrich        campaign and visit
+    fold          what it adds to the person
+    segment       where the person now belongs
+
+Pure but for the person and the memory it is handed, which it changes in place.
+"""
+
+from dataclasses import dataclass
+
+from schemas.events import EMAIL_EVENTS, Collected
+from streams.rules.deduplicate import Memory
+from streams.rules.enrich import campaign_of, visit_with
+from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
+from streams.rules.gate import ANALYTICS_WITHHELD, Gate
+from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
+from streams.rules.person import Person
+from streams.rules.segment import segments_of
+from streams.rules.validate import LONGEST_CAMPAIGN, Money, validate, validate_money
+
+LONG_CAMPAIGN = Refused(
+    "$.campaign", "campaign_too_long", f"expected at most {LONGEST_CAMPAIGN} characters"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The configuration that the chain needs."""
+
+    gate: Gate
+    visit_gap_ms: int
+
+
+def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Outcome:
+    """Decide what `event` is, and let it take effect on `person` when it counts.
+
+    A refused event changes nothing. A duplicate or withheld one is remembered and changes nothing
+    of the person.
+    """
+    clear = validate(event)
+    if isinstance(clear, Refused):
+        return clear
+    campaign_id = campaign_of(clear)
+    if len(campaign_id) > LONGEST_CAMPAIGN:
+        return LONG_CAMPAIGN
+    name = event.event
+    money: Money | None = None
+    if name in _WITH_MONEY:
+        checked = validate_money(clear)
+        if isinstance(checked, Refused):
+            return checked
+        money = checked
+    seen = memory.recognise(event)
+    if seen is not None:
+        return seen
+    if person.erased_at_ms is not None:
+        return ERASED
+    if not rules.gate.counts:
+        return ANALYTICS_WITHHELD
+
+    fold_times(person, event.occurred_at_ms)
+    is_repeat_order = False
+    if name == "Order Completed":
+        order_id = clear.properties.order_id if clear.properties is not None else None
+        is_repeat_order = fold_order(person, order_id, money)
+    elif name == "Order Refunded":
+        fold_refund(person, money)
+    visit_changes = (
+        []
+        if name in EMAIL_EVENTS
+        else visit_with(
+            person, event.occurred_at_ms, event.event_id, campaign_id, gap_ms=rules.visit_gap_ms
+        )
+    )
+    if rules.gate.profiles:
+        if event.traits:
+            fold_traits(person, event)
+        person.segments = segments_of(person)
+    if money is None:
+        return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
+    return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)
+
+
+_WITH_MONEY = frozenset({"Order Completed", "Order Refunded"})

@@ -1,0 +1,92 @@
+"""Did this call come before?
+
+Clients resend on bad networks. Both copies carry the same pid, hence reach the same lane and the
+same memory, whatever worker owns it. Ids are remembered for a window of received time; a copy that
+comes later counts again, a price that ADR 0002 accepts.
+"""
+
+import struct
+from collections import deque
+
+from schemas.events import Collected
+from schemas.subjects import Sightings
+from streams.rules.outcomes import DUPLICATE, Duplicate, Refused
+
+_SIGHTING = struct.Struct(">16sqi")
+_DIGEST_BITS = 32
+_DIGEST_MASK = (1 << _DIGEST_BITS) - 1
+
+REUSED = Refused(
+    "$.messageId",
+    "message_id_reused",
+    "this messageId came before with another body; give every call its own",
+)
+
+
+class Memory:
+    """The event ids of one lane within the window, and which transaction wrote them down."""
+
+    __slots__ = ("_chunks", "_fresh", "_seen", "newest_received_at_ms", "window_ms")
+
+    def __init__(self, window_ms: int) -> None:
+        self.window_ms = window_ms
+        self.newest_received_at_ms = 0
+        self._seen: dict[bytes, int] = {}  # event_id -> received_at_ms << 32 | digest
+        self._fresh: list[bytes] = []
+        self._chunks: deque[tuple[int, int, list[bytes]]] = deque()  # seq, newest ms, ids
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def recognise(self, event: Collected) -> Duplicate | Refused | None:
+        """None for a first sighting, which is now remembered; else what the second one is."""
+        event_id = event.event_id
+        received_at_ms = event.received_at_ms
+        before = self._seen.get(event_id)
+        if before is not None and received_at_ms - (before >> _DIGEST_BITS) <= self.window_ms:
+            same = before & _DIGEST_MASK == event.body_digest & _DIGEST_MASK
+            return DUPLICATE if same else REUSED
+        self._seen[event_id] = received_at_ms << _DIGEST_BITS | event.body_digest & _DIGEST_MASK
+        self._fresh.append(event_id)
+        if received_at_ms > self.newest_received_at_ms:
+            self.newest_received_at_ms = received_at_ms
+        return None
+
+    def take_fresh(self, seq: int) -> Sightings | None:
+        """What was first seen since the last call, to be written by transaction `seq`."""
+        if not self._fresh:
+            return None
+        ids, self._fresh = self._fresh, []
+        seen, newest_ms, packed = self._seen, 0, []
+        for event_id in ids:
+            sighting = seen[event_id]
+            received_at_ms = sighting >> _DIGEST_BITS
+            newest_ms = max(newest_ms, received_at_ms)
+            digest = sighting & _DIGEST_MASK
+            packed.append(
+                _SIGHTING.pack(event_id, received_at_ms, digest - (digest >> 31 << _DIGEST_BITS))
+            )
+        self._chunks.append((seq, newest_ms, ids))
+        return Sightings(newest_ms, b"".join(packed))
+
+    def forget_expired(self) -> list[int]:
+        """Drop what is older than the window; the transactions whose records may go."""
+        oldest_ms = self.newest_received_at_ms - self.window_ms
+        expired = []
+        while self._chunks and self._chunks[0][1] < oldest_ms:
+            seq, _, ids = self._chunks.popleft()
+            expired.append(seq)
+            for event_id in ids:
+                sighting = self._seen.get(event_id)
+                # A copy after the window was counted again and stands in a later chunk.
+                if sighting is not None and sighting >> _DIGEST_BITS < oldest_ms:
+                    del self._seen[event_id]
+        return expired
+
+    def restore(self, seq: int, sightings: Sightings) -> None:
+        """Remember what transaction `seq` wrote; called in the order of seq."""
+        ids = []
+        for event_id, received_at_ms, digest in _SIGHTING.iter_unpack(sightings.ids):
+            self._seen[event_id] = received_at_ms << _DIGEST_BITS | digest & _DIGEST_MASK
+            ids.append(event_id)
+        self._chunks.append((seq, sightings.newest_received_at_ms, ids))

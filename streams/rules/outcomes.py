@@ -1,0 +1,46 @@
+"""How can the admission of an event end?"""
+
+from dataclasses import dataclass
+
+from schemas.events import VisitChange
+
+
+@dataclass(slots=True)
+class Admitted:
+    """It counts: what the streams found out about it. `amount_micro` is in millionths."""
+
+    campaign_id: str
+    is_repeat_order: bool
+    amount_micro: int | None
+    currency: str
+    visit_changes: list[VisitChange]
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The same call came before; nothing happens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """Not allowed for this purpose ('analytics'), or the person is 'erased': leaves a count."""
+
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """It cannot be used: where, why, and what was expected. Never a value of the event."""
+
+    path: str
+    reason: str
+    expected: str
+
+
+Outcome = Admitted | Duplicate | Withheld | Refused
+WRONG_KEY = Refused("$", "wrong_key", "expected the record's key to be its pid")
+WRONG_PARTITION = Refused(
+    "$", "wrong_partition", "expected the partition that murmur2_random gives; set the partitioner"
+)
+DUPLICATE = Duplicate()
+ERASED = Withheld("erased")

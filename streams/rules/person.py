@@ -1,0 +1,131 @@
+"""What does a lane hold in memory of one person?
+
+`Person` is the working form of a `Subject` record: the same facts in the shapes that the rules
+change quickly. A rule may change the person it was handed, in place, and nothing else.
+"""
+
+import struct
+
+from schemas.subjects import Consent, Money, Subject, Trait
+
+_VISIT = struct.Struct(">qq16sH")
+ORDER_KEY_BYTES = 8
+
+
+class Visit:
+    """Events of one person with less than the gap between neighbours; times in UTC ms.
+
+    `first_id` and `campaign_id` are those of its first event by (occurred_at, event_id).
+    """
+
+    __slots__ = ("campaign_id", "ended_at_ms", "first_id", "started_at_ms")
+
+    def __init__(
+        self, started_at_ms: int, ended_at_ms: int, first_id: bytes, campaign_id: str
+    ) -> None:
+        self.started_at_ms = started_at_ms
+        self.ended_at_ms = ended_at_ms
+        self.first_id = first_id
+        self.campaign_id = campaign_id
+
+
+class Person:
+    """One person's facts while a lane works on them. Amounts in millionths of the currency."""
+
+    __slots__ = (
+        "consents",
+        "erased_at_ms",
+        "events",
+        "first_seen_ms",
+        "last_seen_ms",
+        "order_keys",
+        "orders",
+        "pid",
+        "refunded",
+        "refunds",
+        "segments",
+        "spent",
+        "traits",
+        "visits",
+    )
+
+    def __init__(self, pid: bytes) -> None:
+        self.pid = pid
+        self.erased_at_ms: int | None = None
+        self.first_seen_ms = 0
+        self.last_seen_ms = 0
+        self.events = 0
+        self.orders = 0
+        self.refunds = 0
+        self.spent: dict[str, int] = {}
+        self.refunded: dict[str, int] = {}
+        self.segments: tuple[str, ...] = ()
+        self.traits: dict[bytes, Trait] = {}
+        self.consents: list[Consent] = []
+        self.order_keys: set[bytes] = set()
+        self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
+
+    def erase(self, at_ms: int) -> None:
+        """Leave the stub that keeps later events of this pid out, and nothing else."""
+        pid = self.pid
+        self.__init__(pid)  # type: ignore[misc]
+        self.erased_at_ms = at_ms
+
+
+def person_to_subject(person: Person) -> Subject:
+    """The record that says all of `person`; `subject_to_person` gives an equal one back."""
+    campaigns: dict[str, int] = {}
+    pack = _VISIT.pack
+    visits = b"".join(
+        [
+            pack(
+                visit.started_at_ms,
+                visit.ended_at_ms,
+                visit.first_id,
+                campaigns.setdefault(visit.campaign_id, len(campaigns)),
+            )
+            for visit in person.visits
+        ]
+    )
+    return Subject(
+        person.pid,
+        person.erased_at_ms,
+        person.first_seen_ms,
+        person.last_seen_ms,
+        person.events,
+        person.orders,
+        person.refunds,
+        [Money(*item) for item in person.spent.items()] if person.spent else [],
+        [Money(*item) for item in person.refunded.items()] if person.refunded else [],
+        list(person.segments),
+        list(person.traits.values()),
+        person.consents,
+        b"".join(sorted(person.order_keys)) if person.order_keys else b"",
+        list(campaigns),
+        visits,
+    )
+
+
+def subject_to_person(subject: Subject) -> Person:
+    """The working form of a record."""
+    person = Person(subject.pid)
+    person.erased_at_ms = subject.erased_at_ms
+    person.first_seen_ms = subject.first_seen_ms
+    person.last_seen_ms = subject.last_seen_ms
+    person.events = subject.events
+    person.orders = subject.orders
+    person.refunds = subject.refunds
+    person.spent = {money.currency: money.amount_micro for money in subject.spent}
+    person.refunded = {money.currency: money.amount_micro for money in subject.refunded}
+    person.segments = tuple(subject.segments)
+    person.traits = {trait.key: trait for trait in subject.traits}
+    person.consents = list(subject.consents)
+    keys = subject.order_keys
+    person.order_keys = {
+        keys[at : at + ORDER_KEY_BYTES] for at in range(0, len(keys), ORDER_KEY_BYTES)
+    }
+    person.visits = [
+        Visit(started_at_ms, ended_at_ms, first_id, subject.visit_campaigns[campaign])
+        for started_at_ms, ended_at_ms, first_id, campaign in _VISIT.iter_unpack(subject.visits)
+    ]
+    return person
