@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import urlencode
 
 from chdb import ChdbError
@@ -78,15 +77,12 @@ class _Session:
     used_at_s: float
 
 
-class _Result(Protocol):
-    def bytes(self) -> bytes: ...
-
-
 class Engine:
     """An open data directory. Raises EngineError if another process has it."""
 
     def __init__(self, path: str, options: Mapping[str, str | int]) -> None:
         self._address = f"{path}?{urlencode(options)}"
+        self._options = {name: str(value) for name, value in options.items()}
         self._lock = threading.Lock()
         self._free: list[_Lent] = []
         self._sessions: dict[str, _Session] = {}
@@ -135,7 +131,11 @@ class Engine:
                     return self._free.pop(at)
             if self._free:
                 return self._free.pop()
-        return _Lent(Connection(self._address))
+        return self._open()
+
+    def _open(self) -> _Lent:
+        with _faults():
+            return _Lent(Connection(self._address))
 
     def _borrow_session(self, session_id: str) -> _Lent:
         now_s = time.monotonic()
@@ -145,7 +145,7 @@ class Engine:
                 session.lent.connection.close()
         known = self._sessions.get(session_id)
         if known is None:
-            known = _Session(_Lent(Connection(self._address)), is_busy=False, used_at_s=now_s)
+            known = _Session(self._open(), is_busy=False, used_at_s=now_s)
             self._sessions[session_id] = known
         if known.is_busy:
             raise EngineError(
@@ -157,29 +157,32 @@ class Engine:
         return known.lent
 
     def _give_back(self, lent: _Lent, request: Request) -> None:
+        # A read-only session cannot even be set back.
+        is_lost = lent.is_spoilt or "readonly" in lent.settings
         with self._lock:
-            if request.session_id is not None:
-                session = self._sessions.get(request.session_id)
-                if session is not None:
-                    session.is_busy = False
-                    session.used_at_s = time.monotonic()
+            if request.session_id is None:
+                if not is_lost and not request.statement.changes_session:
+                    self._free.append(lent)
                     return
-            elif not (lent.is_spoilt or request.statement.changes_session):
-                self._free.append(lent)
-                return
+            elif (session := self._sessions.get(request.session_id)) is not None:
+                session.is_busy = False
+                session.used_at_s = time.monotonic()
+                if not is_lost:
+                    return
+                del self._sessions[request.session_id]
         lent.connection.close()
 
     def _prepare(self, lent: _Lent, request: Request) -> None:
         """Bring the session to the request's settings and database."""
         wanted = request.settings
-        if lent.settings != wanted:
-            for name in [name for name in lent.settings if name not in wanted]:
-                lent.connection.query(f"SET {_checked(name)} = DEFAULT", "Null")
-                del lent.settings[name]
-            for name, value in wanted.items():
-                if lent.settings.get(name) != value:
-                    lent.connection.query(f"SET {_checked(name)} = {quoted(value)}", "Null")
-                    lent.settings[name] = value
+        for name in [name for name in lent.settings if name not in wanted]:
+            default = quoted(self._options[name]) if name in self._options else "DEFAULT"
+            lent.connection.query(f"SET {_checked(name)} = {default}", "Null")
+            del lent.settings[name]
+        for name, value in wanted.items():
+            if lent.settings.get(name) != value:
+                lent.connection.query(f"SET {_checked(name)} = {quoted(value)}", "Null")
+                lent.settings[name] = value
         if request.session_id is not None and not request.database:
             return
         database = request.database or "default"
@@ -205,7 +208,8 @@ class Engine:
                 with _faults():
                     piece = first
                     while piece is not None:
-                        yield piece.bytes()
+                        if data := piece.bytes():
+                            yield data
                         piece = next(stream, None)
                 finished = True
             finally:

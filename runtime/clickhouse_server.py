@@ -3,7 +3,8 @@
 chDB is ClickHouse's engine as a library that lets one process open a data directory. This process
 is that one: it answers ClickHouse's HTTP protocol on loopback, so that clickhouse-connect, curl and
 every role talk to it as they talk to a real server. Start it as
-`python -m runtime.clickhouse_server --path DIR --port P`; SIGTERM stops it.
+`TZ=UTC python -m runtime.clickhouse_server --path DIR --port P` (else days and minutes follow the
+machine's time zone, which the engine reads when it is loaded); SIGTERM stops it.
 
 It has no users, as a fresh ClickHouse has none. So that a web page in a browser on the same machine
 cannot reach it, it refuses requests with an Origin or for a foreign Host, and a GET only reads.
@@ -14,7 +15,6 @@ import asyncio
 import gzip
 import io
 import json
-import os
 import sys
 import uuid
 import zlib
@@ -172,7 +172,9 @@ def _request(
             if name.startswith("param_")
         },
         session_id=parameters.get("session_id"),
-        may_stream=statement.is_reading and parameters.get("wait_end_of_query", "0") != "1",
+        may_stream=statement.is_reading
+        and statement.output_format_is_sure
+        and parameters.get("wait_end_of_query", "0") != "1",
     )
 
 
@@ -252,9 +254,10 @@ def main() -> None:
     parser.add_argument("--path", required=True)
     parser.add_argument("--port", required=True, type=int)
     arguments = parser.parse_args()
-    # Else the engine takes the machine's time zone, and days would differ from place to place.
-    os.environ["TZ"] = "UTC"
-    engine = Engine(arguments.path, ENGINE_OPTIONS)
+    try:
+        engine = Engine(arguments.path, ENGINE_OPTIONS)
+    except EngineError as error:
+        sys.exit(f"cannot open {arguments.path}: {error}")
     uvicorn.run(
         Server(engine),
         host="127.0.0.1",
@@ -265,7 +268,8 @@ def main() -> None:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=10,
-        timeout_keep_alive=300,
+        # Longer than clients keep a connection: else one may be closed under their next insert.
+        timeout_keep_alive=3600,
     )
     engine.close()
 

@@ -47,6 +47,11 @@ class Statement:
         return self.first_word in READING
 
     @property
+    def output_format_is_sure(self) -> bool:
+        """False if the statement may name a format where we did not see it."""
+        return self.output_format is not None or b"FORMAT" not in self.sql.upper()
+
+    @property
     def changes_session(self) -> bool:
         """True if a later statement on the same connection would see a difference."""
         if self.first_word in {b"SET", b"USE"}:

@@ -229,7 +229,8 @@ class ClickHouse(Server):
     def _environment(self) -> Mapping[str, str]:
         ours = str(Path(__file__).parent.parent)
         theirs = os.environ.get("PYTHONPATH")
-        return {"PYTHONPATH": f"{ours}{os.pathsep}{theirs}" if theirs else ours}
+        # The engine would take the machine's time zone, and days would differ from place to place.
+        return {"PYTHONPATH": f"{ours}{os.pathsep}{theirs}" if theirs else ours, "TZ": "UTC"}
 
     def _command(self) -> list[str]:
         data = self.directory / "data"
