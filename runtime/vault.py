@@ -1,0 +1,262 @@
+"""How does a producer get from identifiers to people, and an officer from people to identifiers?
+
+Producers resolve every identifier to a random pid and seal with that person's key before anything
+enters the log (runtime/vault_rows.py has the rows, runtime/sealing.py the keys). Nobody without
+this store can go from a pid to a person. A pid that reached the log and was then lost here would
+make its events unreadable for ever: so a new row is on disk (WAITAOF) before its pid is used.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ResponseError
+from redis.retry import Retry
+
+from runtime.sealing import IdType, KeyRing, Person, load_secret
+from runtime.settings import Settings
+from runtime.vault_rows import (
+    RESOLVE,
+    RESOLVE_SHA,
+    SUPPRESS,
+    Answers,
+    Batch,
+    Identifier,
+    Resolved,
+    Suppressed,
+    canonical,
+    identified,
+    require_durable,
+)
+from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
+
+__all__ = ["AsyncVault", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
+
+ANSWER_WITHIN_S = 5.0
+# Below ANSWER_WITHIN_S, so that a slow disk is heard of instead of guessed.
+_WAITAOF = ("WAITAOF", 1, 0, 4000)
+# The server is there but takes no writes now.
+_PASSING = ("OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY")
+
+
+class Vault:
+    """The vault over a blocking client; safe to share between threads.
+
+    Every method raises StoreUnavailable while the server does not answer or takes no writes, and
+    StoreRefused when it says no. `is_durable` of False gives up the promise on power cuts.
+    """
+
+    def __init__(
+        self,
+        client: "redis.Redis | str",
+        key_prefix: str,
+        kek: bytes,
+        pepper: bytes,
+        *,
+        is_durable: bool = True,
+    ) -> None:
+        self._client = (
+            client
+            if not isinstance(client, str)
+            else redis.Redis.from_url(
+                client,
+                socket_timeout=ANSWER_WITHIN_S,
+                socket_connect_timeout=ANSWER_WITHIN_S,
+                retry=Retry(NoBackoff(), 1),
+            )
+        )
+        self._prefix = key_prefix
+        self._ring = KeyRing(kek, pepper)
+        self._is_durable = is_durable
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The vault of `[vault]`. Raises SettingInvalid when a key file is missing or wrong."""
+        kek, pepper = secrets_of(settings)
+        chosen = settings.vault
+        return cls(
+            settings.vault_url, chosen.key_prefix, kek, pepper, is_durable=chosen.durable_writes
+        )
+
+    def check(self) -> None:
+        """Raise StoreRefused unless this server can promise that a write is on disk."""
+        run: Callable[..., Any] = self._client.execute_command
+        with faults():
+            run("PING")
+            if self._is_durable:
+                require_durable(run(*_WAITAOF))
+
+    def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
+        """The person behind each identifier, in order: a Person, made and durable where new, or
+        Suppressed."""
+        batch = Batch(self._ring, self._prefix, identifiers)
+        with faults():
+            if batch.note_look_up(self._look_up(batch)):
+                batch.note_create(self._write(RESOLVE, batch.create()))
+        return batch.resolved
+
+    def lookup(self, id_type: IdType, external_id: str) -> Person | None:
+        """The person behind an identifier; None when unknown or erased. Creates nothing."""
+        batch = Batch(self._ring, self._prefix, [(id_type, external_id)])
+        with faults():
+            batch.note_look_up(self._look_up(batch))
+        found = batch.found[0]
+        return found if isinstance(found, Person) else None
+
+    def identifiers_of(self, pids: Sequence[bytes]) -> list[tuple[Person, str, str] | None]:
+        """For each pid: the person, and type and value of the identifier that the row was made for.
+
+        None where the row is gone. An e-mail address comes back in lower case.
+        """
+        with faults():
+            pipe = self._client.pipeline(transaction=False)
+            for pid in pids:
+                pipe.hmget(f"{self._prefix}key:{pid.hex()}", ["k", "i"])
+            rows = pipe.execute()
+        return [identified(self._ring, pid, row) for pid, row in zip(pids, rows, strict=True)]
+
+    def suppress(self, id_type: IdType, external_id: str, erased_at_ms: int) -> bytes | None:
+        """The identifier is suppressed from now on, and its row and data key are gone, durably.
+
+        Gives the pid that was behind it. Repeating it changes only the time.
+        """
+        hashed = self._ring.hash_of(*canonical(id_type, external_id))
+        with faults():
+            pid = self._write(SUPPRESS, [self._prefix, hashed, str(erased_at_ms)])
+        return bytes.fromhex(pid.decode()) if pid else None
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.close()
+
+    def _look_up(self, batch: Batch) -> Answers:
+        args = batch.look_up()
+        run: Callable[..., Any] = self._client.evalsha
+        try:
+            answers: Answers = run(RESOLVE_SHA, 0, *args)
+        except NoScriptError:
+            run = self._client.eval
+            answers = run(RESOLVE, 0, *args)
+        return answers
+
+    def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
+        pipe: Any = self._client.pipeline(transaction=False)
+        pipe.eval(script, 0, *args)
+        if not self._is_durable:
+            return pipe.execute()[0]
+        # In one pipeline, hence on one connection: WAITAOF waits for its own connection's writes.
+        pipe.execute_command(*_WAITAOF)
+        answer, durable = pipe.execute()
+        require_durable(durable)
+        return answer
+
+
+class AsyncVault:
+    """The vault for an event loop; methods as in Vault. Belongs to the loop that first uses it."""
+
+    def __init__(
+        self, url: str, key_prefix: str, kek: bytes, pepper: bytes, *, is_durable: bool = True
+    ) -> None:
+        self._client = redis.asyncio.Redis.from_url(
+            url,
+            socket_timeout=ANSWER_WITHIN_S,
+            socket_connect_timeout=ANSWER_WITHIN_S,
+            retry=AsyncRetry(NoBackoff(), 1),
+        )
+        self._prefix = key_prefix
+        self._ring = KeyRing(kek, pepper)
+        self._is_durable = is_durable
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """As in Vault."""
+        kek, pepper = secrets_of(settings)
+        chosen = settings.vault
+        return cls(
+            settings.vault_url, chosen.key_prefix, kek, pepper, is_durable=chosen.durable_writes
+        )
+
+    async def check(self) -> None:
+        """As in Vault."""
+        run: Callable[..., Awaitable[Any]] = self._client.execute_command
+        with faults():
+            await run("PING")
+            if self._is_durable:
+                require_durable(await run(*_WAITAOF))
+
+    async def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
+        """As in Vault."""
+        batch = Batch(self._ring, self._prefix, identifiers)
+        with faults():
+            if batch.note_look_up(await self._look_up(batch)):
+                batch.note_create(await self._write(RESOLVE, batch.create()))
+        return batch.resolved
+
+    async def close(self) -> None:
+        """As in Vault."""
+        await self._client.aclose()
+
+    async def _look_up(self, batch: Batch) -> Answers:
+        args = batch.look_up()
+        run: Callable[..., Awaitable[Any]] = self._client.evalsha
+        try:
+            answers: Answers = await run(RESOLVE_SHA, 0, *args)
+        except NoScriptError:
+            run = self._client.eval
+            answers = await run(RESOLVE, 0, *args)
+        return answers
+
+    async def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
+        pipe: Any = self._client.pipeline(transaction=False)
+        pipe.eval(script, 0, *args)
+        if not self._is_durable:
+            return (await pipe.execute())[0]
+        # As in Vault: one pipeline, one connection.
+        pipe.execute_command(*_WAITAOF)
+        answer, durable = await pipe.execute()
+        require_durable(durable)
+        return answer
+
+
+def secrets_of(settings: Settings) -> tuple[bytes, bytes]:
+    """Key-encryption key and pepper, 32 bytes each. Raises SettingInvalid naming the setting."""
+    loaded = []
+    for name in ("key_encryption_key_file", "pepper_file"):
+        chosen = getattr(settings.vault, name)
+        where = f"[vault] {name}"
+        if not chosen:
+            raise SettingInvalid(
+                f"{where} is not set; name a file of 64 hexadecimal characters in headwater.toml "
+                f"or HEADWATER_VAULT_{name.upper()}"
+            )
+        loaded.append(load_secret(Path(chosen), where))
+    return loaded[0], loaded[1]
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """Turn the client's errors into ours, without their text: it may quote an argument."""
+    try:
+        yield
+    except AuthenticationError:
+        raise StoreRefused(
+            "the vault's server refused our user or password; check [vault] url"
+        ) from None
+    except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, OSError) as error:
+        raise StoreUnavailable(f"the vault does not answer ({type(error).__name__})") from None
+    except ResponseError as error:
+        word = str(error).split(" ", 1)[0]
+        if word in _PASSING:
+            raise StoreUnavailable(f"the vault takes no writes now ({word})") from None
+        if "WAITAOF" in str(error) or "appendonly" in str(error):
+            raise StoreRefused(
+                "the vault's server cannot promise that a write is on disk: it needs Redis or "
+                "Valkey 7.2 with appendonly yes; or set [vault] durable_writes = false and accept "
+                "that a power cut loses the newest people"
+            ) from None
+        raise StoreRefused(f"the vault's server said no ({word})") from None

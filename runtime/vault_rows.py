@@ -1,0 +1,161 @@
+"""What does a batch ask of the vault's store, and what do the answers mean?
+
+`id:<hash of the identifier>` holds a random pid in hex. `key:<pid>` is a hash: `k` the wrapped data
+key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<hash>` holds when its
+person was erased, and stays. One script looks up or creates a whole batch, so two producers that
+meet the same new person agree on one pid, and an erased one is never made anew in between.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha1
+from typing import Any
+
+from runtime.sealing import IdType, KeyRing, Person, frame, normalise_email, unframe
+from schemas.errors import StoreRefused, StoreUnavailable
+
+FRESH_MS = 3000
+"""How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
+seconds behind. Who finds so young a row waits for it as its maker does."""
+
+# Arguments: prefix, fresh ms, then for each identifier: hash, candidate pid, wrapped key, sealed
+# identifier (the last three empty: look up only). Answers for each: {pid, wrapped key, is fresh},
+# {erased at ms} or {}. Given a candidate, a fresh row is touched: WAITAOF covers only what its own
+# connection wrote.
+RESOLVE = """
+local prefix, fresh = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local answers = {}
+for i = 3, #ARGV, 4 do
+  local hash, candidate = ARGV[i], ARGV[i + 1]
+  local erased = redis.call('GET', prefix .. 'suppressed:' .. hash)
+  local pid = not erased and redis.call('GET', prefix .. 'id:' .. hash)
+  if erased then
+    answers[#answers + 1] = {erased}
+  elseif pid then
+    local row = prefix .. 'key:' .. pid
+    local held = redis.call('HMGET', row, 'k', 'c')
+    local is_fresh = 0
+    if now - tonumber(held[2] or 0) < fresh then
+      is_fresh = 1
+      if candidate ~= '' then redis.call('HSET', row, 'c', held[2]) end
+    end
+    answers[#answers + 1] = {pid, held[1] or '', is_fresh}
+  elseif candidate ~= '' then
+    redis.call('HSET', prefix .. 'key:' .. candidate,
+               'k', ARGV[i + 2], 'i', ARGV[i + 3], 'c', string.format('%d', now))
+    redis.call('SET', prefix .. 'id:' .. hash, candidate)
+    answers[#answers + 1] = {candidate, ARGV[i + 2], 1}
+  else
+    answers[#answers + 1] = {}
+  end
+end
+return answers
+"""
+RESOLVE_SHA = sha1(RESOLVE.encode(), usedforsecurity=False).hexdigest()
+
+# Arguments: prefix, hash, erased at ms. Answers the pid that was behind it.
+SUPPRESS = """
+local row = ARGV[1] .. 'id:' .. ARGV[2]
+local pid = redis.call('GET', row)
+redis.call('SET', ARGV[1] .. 'suppressed:' .. ARGV[2], ARGV[3])
+if pid then redis.call('DEL', row, ARGV[1] .. 'key:' .. pid) end
+return pid
+"""
+
+Identifier = tuple[IdType, str]
+Answers = Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Suppressed:
+    """The identifier's person was erased then; nothing of theirs may be kept."""
+
+    erased_at_ms: int
+
+
+Resolved = Person | Suppressed
+
+
+class Batch:
+    """Identifiers on their way through the script: once to look up, once more where needed."""
+
+    def __init__(self, ring: KeyRing, prefix: str, identifiers: Sequence[Identifier]) -> None:
+        self._ring = ring
+        self._identifiers = [canonical(*identifier) for identifier in identifiers]
+        self._hashes = [ring.hash_of(*identifier) for identifier in self._identifiers]
+        self._head: list[str | bytes] = [prefix, str(FRESH_MS)]
+        self._found: list[Resolved | None] = [None] * len(identifiers)
+        self._unsure: list[int] = []
+
+    def look_up(self) -> list[str | bytes]:
+        """Arguments of the first pass, which creates nothing."""
+        args = self._head.copy()
+        for hashed in self._hashes:
+            args += (hashed, b"", b"", b"")
+        return args
+
+    def note_look_up(self, answers: Answers) -> bool:
+        """Take the first answers; True if a second pass must create rows or see them durable."""
+        for at, answer in enumerate(answers):
+            if not answer or (len(answer) == 3 and answer[2]):
+                self._unsure.append(at)
+            if answer:
+                self._found[at] = self._read(answer)
+        return bool(self._unsure)
+
+    def create(self) -> list[str | bytes]:
+        """Arguments of the second pass: a candidate for each row that is missing or fresh."""
+        args = self._head.copy()
+        for at in self._unsure:
+            person, wrapped = self._ring.new_person()
+            sealed = person.seal_identifier(frame(*self._identifiers[at]))
+            args += (self._hashes[at], person.pid.hex(), wrapped, sealed)
+        return args
+
+    def note_create(self, answers: Answers) -> None:
+        """Take the second answers."""
+        for at, answer in zip(self._unsure, answers, strict=True):
+            self._found[at] = self._read(answer)
+
+    @property
+    def found(self) -> list[Resolved | None]:
+        """For each identifier in order; None for one that has no row."""
+        return self._found
+
+    @property
+    def resolved(self) -> list[Resolved]:
+        """For each identifier in order, once both passes are through."""
+        assert None not in self._found
+        return [found for found in self._found if found is not None]
+
+    def _read(self, answer: Sequence[Any]) -> Resolved:
+        if len(answer) == 1:
+            return Suppressed(int(answer[0]))
+        pid, wrapped = bytes.fromhex(answer[0].decode()), answer[1]
+        if not wrapped:
+            raise StoreRefused(
+                f"the vault has lost the data key of pid {pid.hex()}; restore its latest backup"
+            )
+        return self._ring.person(pid, wrapped)
+
+
+def canonical(id_type: IdType, external_id: str) -> Identifier:
+    """The spelling under which an identifier is hashed and kept."""
+    return id_type, normalise_email(external_id) if id_type == "email" else external_id
+
+
+def identified(ring: KeyRing, pid: bytes, row: Sequence[Any]) -> tuple[Person, str, str] | None:
+    """A `key:` row (`k`, `i`) as person, identifier type and identifier; None without a row."""
+    wrapped, sealed = row
+    if not wrapped:
+        return None
+    person = ring.person(pid, wrapped)
+    return person, *unframe(person.unseal_identifier(sealed))
+
+
+def require_durable(answer: Sequence[int]) -> None:
+    """Raise StoreUnavailable unless WAITAOF answered that the local disk has it."""
+    if answer[0] < 1:
+        raise StoreUnavailable("the vault's server did not bring its writes to disk in time")
