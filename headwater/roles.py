@@ -1,0 +1,142 @@
+"""What runs under the name of a role, and when is it ready?
+
+A role is one arrow of the flow, or a door of it. Each runs in a process of its own, but for the
+collector and the API, which share one port. A role never leaves by an exception that nobody reads:
+a store that is away is waited for inside, everything else ends the process, and whoever supervises
+it (`headwater up`, a container) starts it again.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from runtime.clock import now_ms
+from runtime.logs import configure_logs
+from runtime.settings import Settings
+from runtime.topics_admin import ensure_topics
+from schemas.errors import SettingInvalid
+
+PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "http": ("collector", "api"),
+        "streams": ("streams",),
+        "subjects-to-redis": ("subjects-to-redis",),
+        "accepted-to-clickhouse": ("accepted-to-clickhouse",),
+    }
+)
+"""Process -> its roles, in the order in which they stop."""
+
+ROLE_NAMES = tuple(role for roles in PROCESSES.values() for role in roles)
+_TETHER = Path(__file__).parent.parent / "runtime" / "tether.py"
+_LEAVES_AFTER_PARENT_S = 20.0
+
+Ready = Callable[[], None]
+
+
+def prepare_stores(settings: Settings) -> list[str]:
+    """Topics and tables are there and fit; what was made now, one line each.
+
+    Raises StoreUnavailable when a server does not answer, StoreRefused when what is there does not
+    fit the settings.
+    """
+    from sinks.migrate import apply_migrations
+
+    made = [f"topic {name}" for name in ensure_topics(settings)]
+    return made + [f"migration {name}" for name in apply_migrations(settings)]
+
+
+def plan_processes(roles: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Process -> those of `roles` that run in it. Raises SettingInvalid for an unknown role."""
+    for role in roles:
+        if role not in ROLE_NAMES:
+            raise SettingInvalid(f"{role} is not a role; there are {', '.join(ROLE_NAMES)}")
+    shared = {name: tuple(r for r in known if r in roles) for name, known in PROCESSES.items()}
+    return {name: wanted for name, wanted in shared.items() if wanted}
+
+
+def run_process(
+    name: str,
+    roles: tuple[str, ...],
+    settings: Settings,
+    on_ready: Ready,
+    *,
+    is_supervised: bool = False,
+) -> None:
+    """Do the work of one process until SIGTERM or Ctrl-C; returns, or leaves by SystemExit.
+
+    `is_supervised` ties its life to the process that started it.
+    """
+    configure_logs(role=name, as_json=not sys.stderr.isatty())
+    if is_supervised:
+        _leave_with_parent()
+    if name == "http":
+        from headwater.http import serve
+
+        serve(settings, roles, on_ready)
+    elif name == "streams":
+        # Faust reads options of its own from the command line when it is imported.
+        sys.argv = sys.argv[:1]
+        from streams.app import run_streams
+
+        run_streams(settings, on_ready=on_ready)
+    elif name == "subjects-to-redis":
+        from sinks.subjects_to_redis import run_subjects_to_redis
+
+        run_subjects_to_redis(settings, _stop_on_signal(), now_ms, on_ready)
+    else:
+        from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
+
+        run_accepted_to_clickhouse(settings, _stop_on_signal(), now_ms, on_ready)
+
+
+def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run several processes of roles as children; when one ends, end the others.
+
+    Answers the first exit code that is not 0. Restarting is the business of whoever started us.
+    """
+    plan = plan_processes(names)
+    stopping = _stop_on_signal()
+    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+    children = [
+        subprocess.Popen(
+            [*tether, sys.executable, "-m", "headwater", "run", *roles, *arguments],
+            start_new_session=True,
+        )
+        for roles in plan.values()
+    ]
+    while not stopping.wait(0.1) and all(child.poll() is None for child in children):
+        pass
+    for child in children:
+        child.terminate()
+        child.wait()
+    return next((1 for child in children if child.returncode not in (0, -signal.SIGTERM)), 0)
+
+
+def _stop_on_signal() -> threading.Event:
+    """An event that is set once somebody asks this process to stop."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _leave_with_parent() -> None:
+    """End this process some time after its parent, even if it is stuck in its work.
+
+    The kernel's SIGTERM comes first (runtime/tether.py); this is for a process that hangs on it.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        time.sleep(_LEAVES_AFTER_PARENT_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="leave with parent", daemon=True).start()
