@@ -69,9 +69,9 @@ def test_every_type_survives_a_round_trip(clickhouse: Client, compress: bool | s
 
 def test_hundred_thousand_rows_by_row_and_by_column(clickhouse: Client) -> None:
     clickhouse.command("CREATE TABLE t (n UInt64, s String) ENGINE = MergeTree ORDER BY n")
-    rows = [[number, str(number)] for number in range(100_000)]
+    rows: list[list[Any]] = [[number, str(number)] for number in range(100_000)]
     clickhouse.insert("t", rows, column_names=["n", "s"])
-    columns = [list(range(100_000, 200_000)), ["x"] * 100_000]
+    columns: list[list[Any]] = [list(range(100_000, 200_000)), ["x"] * 100_000]
     clickhouse.insert("t", columns, column_names=["n", "s"], column_oriented=True)
     counted = clickhouse.query("SELECT count(), uniqExact(n), sum(n), countIf(s = 'x') FROM t")
     assert counted.result_rows == [(200_000, 200_000, sum(range(200_000)), 100_000)]
