@@ -251,7 +251,7 @@ def test_a_server_that_cannot_start_is_named_with_its_last_words(tmp_path: Path)
     (broken / "appendonlydir").write_text("not a directory")
     stack = EmbeddedStack(tmp_path, Wanted(broker=None))
     with pytest.raises(
-        StoreUnavailable, match=r"(?s)valkey ended .* logs.valkey\.log:\n.*appendonlydir"
+        StoreUnavailable, match=r"(?s)valkey ended .*logs.valkey\.log:\n.*appendonlydir"
     ):
         stack.start()
     assert not any(server.is_alive() for server in stack.servers)
