@@ -10,8 +10,6 @@ import hmac
 import os
 import re
 import secrets
-from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Literal
 
@@ -27,28 +25,6 @@ KEY_VERSION = 1
 _NONCE_BYTES = 12
 _SECRET = re.compile(r"[0-9a-fA-F]{64}\s*", re.ASCII)
 _IDENTIFIER = b"identifier"
-
-
-@dataclass(frozen=True, slots=True)
-class HashKeys:
-    """Keys of the producers' hashes, each for one use, derived from the pepper."""
-
-    event_id: bytes
-    body_digest: bytes
-    trait: bytes
-
-    @classmethod
-    def of(cls, pepper: bytes) -> "HashKeys":
-        """The same keys for the same pepper, for ever."""
-        return cls(
-            *(
-                blake2b(b"", digest_size=32, key=pepper, person=use).digest()
-                for use in (b"event-id", b"body-digest", b"trait")
-            )
-        )
-
-    def __repr__(self) -> str:
-        return "HashKeys(...)"
 
 
 class Person:
