@@ -313,8 +313,19 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.sampled_from(
-    "type event userId anonymousId messageId timestamp originalTimestamp sentAt".split()
-    + "properties context traits".split()
+    [
+        "type",
+        "event",
+        "userId",
+        "anonymousId",
+        "messageId",
+        "timestamp",
+        "originalTimestamp",
+        "sentAt",
+        "properties",
+        "context",
+        "traits",
+    ]
 )
 
 
