@@ -1,0 +1,280 @@
+"""How does a sink read a topic whose position it keeps elsewhere?
+
+A consumer group only shares the partitions out. Where to begin is the sink's own record, given to
+`start`; Kafka's group offsets are written for lag tools and never read. Reads are committed records
+only, and a position counts control records too: they take offsets of their own.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from confluent_kafka import (
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from runtime.logs import get_logger
+from runtime.settings import Settings
+from schemas.errors import StoreRefused, StoreUnavailable
+
+ANSWER_WITHIN_S = 15.0
+DRAIN_S = 0.01
+DRAIN_AT_MOST_S = 0.2
+FILL_STEP_S = 0.05
+CHUNK = 5000
+
+
+@dataclass(slots=True)
+class Batch:
+    """Consecutive records of one partition: (offset, key, value), and the offset after them."""
+
+    partition: int
+    next_offset: int
+    records: list[tuple[int, bytes | None, bytes | None]] = field(default_factory=list)
+
+
+class KafkaReader:
+    """A member of `group` on one topic, for one thread.
+
+    After every change of its partitions they are `unstarted`: nothing of them is read until
+    `start` says from where. `on_lost` is told of partitions that are no longer ours. `member`
+    names this process for good (static membership): after a crash it has its partitions back
+    without waiting for a session to end; two processes must never share a name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        group: str,
+        *,
+        member: str | None = None,
+        on_lost: Callable[[Iterable[int]], None] = lambda _: None,
+    ) -> None:
+        self._topic = topic
+        self._generation = settings.kafka.generation
+        self._on_lost = on_lost
+        self._assigned: list[int] = []
+        self._unstarted: set[int] = set()
+        self._epoch = 0
+        self._ends: dict[int, int] = {}
+        self._set_aside: list[Message] = []
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": settings.kafka.bootstrap_servers,
+            "group.id": group,
+            "isolation.level": "read_committed",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "enable.partition.eof": True,
+            "partition.assignment.strategy": "range",
+            "session.timeout.ms": 10_000,
+            "fetch.wait.max.ms": 100,
+            "fetch.queue.backoff.ms": 20,
+            "queued.max.messages.kbytes": 65_536,
+            # noida-db ignores fetch limits: a backlog comes in one answer (docs/trial-mode.md).
+            "receive.message.max.bytes": 1_000_000_000,
+        }
+        if member is not None:
+            config["group.instance.id"] = f"{group}.{member}"
+        self._consumer = Consumer(config)
+        self._consumer.subscribe(
+            [topic], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
+        )
+
+    @property
+    def unstarted(self) -> frozenset[int]:
+        """Partitions of ours that wait for `start`."""
+        return frozenset(self._unstarted)
+
+    def start(self, positions: Mapping[int, int | None]) -> None:
+        """Read every partition of `positions` from there on; None is the beginning of its log.
+
+        Name all of `unstarted` at once. Raises StoreRefused, naming the remedy, if a position is
+        outside the log; StoreUnavailable if Kafka does not answer.
+        """
+        begin = []
+        for partition, position in positions.items():
+            first, end = self._range(partition)
+            if position is not None and not first <= position <= end:
+                raise StoreRefused(self._explain_outside(partition, position, first, end))
+            begin.append(
+                TopicPartition(self._topic, partition, first if position is None else position)
+            )
+            self._ends[partition] = end
+        self._consumer.assign(begin)
+        self._consumer.resume(begin)
+        self._unstarted -= set(positions)
+
+    def read(self, *, limit: int, wait_s: float, fill_s: float) -> list[Batch]:
+        """What has come: at most `limit` records or so, waiting up to `wait_s` for the first.
+
+        Then collects for at least `fill_s`, and goes on a little while there is more to read. A
+        batch without records tells that the position moved past control records.
+        """
+        epoch = self._epoch
+        batches: dict[int, Batch] = {}
+        at_end: set[int] = set()
+        messages = self._set_aside or self._consume(1, wait_s)
+        self._set_aside = []
+        if not messages:
+            return []
+        until_s = time.monotonic() + fill_s
+        count = 0
+        while True:
+            count += len(messages)
+            self._collect(messages, batches, at_end)
+            if self._epoch != epoch:
+                # Read for a membership that has ended: whoever has the partition reads it again.
+                return []
+            left_s = until_s - time.monotonic()
+            if count >= limit or left_s < -DRAIN_AT_MOST_S:
+                break
+            if left_s <= 0 and (not messages or at_end.issuperset(batches)):
+                break
+            messages = self._consume(
+                min(CHUNK, limit - count), DRAIN_S if left_s <= 0 else min(left_s, FILL_STEP_S)
+            )
+        return list(batches.values())
+
+    def keep_alive(self, wait_s: float) -> None:
+        """Stay a member for `wait_s` without reading on."""
+        paused = [
+            TopicPartition(self._topic, p) for p in self._assigned if p not in self._unstarted
+        ]
+        epoch = self._epoch
+        self._consumer.pause(paused)
+        try:
+            message = self._consumer.poll(wait_s)
+        finally:
+            if self._epoch == epoch:
+                self._consumer.resume(paused)
+        # Fetched before the pause: it is the next to read, unless the partition has gone.
+        if message is not None and self._epoch == epoch:
+            self._set_aside.append(message)
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell lag tools how far we are; a failure is theirs, not ours."""
+        offsets = [TopicPartition(self._topic, p, offset) for p, offset in positions.items()]
+        if not offsets:
+            return
+        try:
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except KafkaException as error:
+            get_logger().info("group_offsets_not_committed", fault=str(error.args[0]))
+
+    def lag(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """Offsets between each position and the end of its log as last heard of."""
+        found = {}
+        for partition, position in positions.items():
+            _, end = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), cached=True
+            )
+            found[partition] = max(0, max(end, self._ends.get(partition, 0)) - position)
+        return found
+
+    def close(self) -> None:
+        """Leave the group (a static member only ends its connection)."""
+        self._consumer.close()
+
+    def _consume(self, count: int, wait_s: float) -> list[Message]:
+        try:
+            messages: list[Message] = self._consumer.consume(count, wait_s)
+        except KafkaException as error:
+            raise self._fault(error.args[0]) from error
+        return messages
+
+    def _collect(
+        self, messages: list[Message], batches: dict[int, Batch], at_end: set[int]
+    ) -> None:
+        """Sort messages into batches; keep in `at_end` which partitions have no more."""
+        for message in messages:
+            error = message.error()
+            partition = message.partition()
+            offset = message.offset()
+            if error is not None:
+                if error.code() != KafkaError._PARTITION_EOF:
+                    self._judge(error)
+                elif partition is not None and offset is not None:
+                    at_end.add(partition)
+                    self._ends[partition] = offset
+                    batch = batches.setdefault(partition, Batch(partition, offset))
+                    batch.next_offset = offset
+                continue
+            assert partition is not None and offset is not None
+            at_end.discard(partition)
+            found = batches.get(partition)
+            if found is None:
+                found = batches[partition] = Batch(partition, offset)
+            found.next_offset = offset + 1
+            found.records.append((offset, message.key(), message.value()))
+
+    def _range(self, partition: int) -> tuple[int, int]:
+        try:
+            found: tuple[int, int] = self._consumer.get_watermark_offsets(
+                TopicPartition(self._topic, partition), timeout=ANSWER_WITHIN_S
+            )
+        except KafkaException as error:
+            raise StoreUnavailable(
+                f"Kafka did not tell the offsets of {self._topic}[{partition}]: {error.args[0]}"
+            ) from error
+        return found
+
+    def _explain_outside(self, partition: int, position: int, first: int, end: int) -> str:
+        where = f"{self._topic}[{partition}]"
+        if position > end:
+            return (
+                f"{where} ends at offset {end}, but {position} was the next to read: the log went "
+                f"back. Restore the log, or begin a new one: raise [kafka] generation above "
+                f"{self._generation}"
+            )
+        return (
+            f"{where} begins at offset {first}, but {position} was the next to read: retention "
+            f"deleted records that were never read. Restore the log, or accept the loss by raising "
+            f"[kafka] generation above {self._generation}"
+        )
+
+    def _judge(self, error: KafkaError) -> None:
+        """Raise what cannot pass; librdkafka asks again by itself for the rest."""
+        fault = self._fault(error)
+        if isinstance(fault, StoreRefused):
+            raise fault
+        get_logger().warning("kafka_trouble", topic=self._topic, fault=error.str())
+
+    def _fault(self, error: KafkaError) -> StoreRefused | StoreUnavailable:
+        said = f"{self._topic}: {error.str()}"
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            return StoreRefused(
+                f"{said}: the log no longer has what was to be read next. Restore it, or raise "
+                f"[kafka] generation above {self._generation}"
+            )
+        if error.fatal() or error.code() in (
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+            KafkaError.FENCED_INSTANCE_ID,
+        ):
+            return StoreRefused(f"{said}; this process ends, another may have taken its place")
+        return StoreUnavailable(said)
+
+    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._epoch += 1
+        self._assigned = [found.partition for found in partitions]
+        self._unstarted = set(self._assigned)
+        self._set_aside = []
+        # The position comes with `start`; until then nothing may flow.
+        held = [TopicPartition(self._topic, p, OFFSET_END) for p in self._assigned]
+        consumer.assign(held)
+        consumer.pause(held)
+
+    def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._epoch += 1
+        gone = [found.partition for found in partitions]
+        self._assigned = [p for p in self._assigned if p not in gone]
+        self._unstarted -= set(gone)
+        self._set_aside = []
+        self._on_lost(gone)

@@ -1,0 +1,238 @@
+"""How does every accepted event come to be counted exactly once?
+
+Facts, counters and progress are written in this order, and each write is absolute, so a crash
+anywhere repeats rows that say what is known already. The sink begins where the newest row of
+`progress` says, with the tripwire of that row, whatever Kafka's group offsets say.
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from runtime.clock import ClockMs, now_ms
+from runtime.kafka_reader import Batch, KafkaReader
+from runtime.logs import get_logger
+from runtime.metrics import counter, gauge, histogram
+from runtime.retry import Stopped, retry_in_place
+from runtime.settings import Settings
+from schemas.codec import ACCEPTED, Malformed
+from schemas.errors import StoreRefused
+from schemas.events import Accepted
+from sinks.counter_store import SINK, CounterStore
+from sinks.rules.counters import (
+    Counter,
+    CounterRow,
+    Plan,
+    Prefix,
+    Progress,
+    Tally,
+    forget_idle,
+    missing_counters,
+    plan_write,
+    tally,
+)
+from sinks.rules.rows import CounterKey, Fact
+
+T = TypeVar("T")
+
+BATCH_RECORDS = 20_000
+BATCH_S = 0.2
+"""A batch is written when it has so many records, or so long after the one before."""
+
+IDLE_WAIT_S = 0.2
+GC_THRESHOLDS = (100_000, 20, 100)
+CACHED_COUNTERS = 300_000
+"""Of one partition; ~150 MB when all are in use."""
+
+
+class Store(Protocol):
+    """What the sink needs of `CounterStore`."""
+
+    def progress(
+        self, partitions: Iterable[int]
+    ) -> dict[int, tuple[Progress | None, dict[int, int]]]: ...
+    def count_counters(self, partition: int) -> int: ...
+    def all_counters(self, partition: int) -> dict[CounterKey, Counter]: ...
+    def some_counters(
+        self, partition: int, keys: list[CounterKey]
+    ) -> dict[CounterKey, Counter]: ...
+    def insert_facts(self, facts: list[Fact]) -> None: ...
+    def insert_counters(self, counters: list[CounterRow]) -> None: ...
+    def insert_progress(self, progress: list[Progress], at_ms: int) -> None: ...
+
+
+def run_accepted_to_clickhouse(
+    settings: Settings,
+    stop: threading.Event,
+    clock: ClockMs = now_ms,
+    *,
+    member: str | None = None,
+) -> None:
+    """Count until `stop` is set, then finish the batch in hand and leave.
+
+    `member` is this process's name for good, if it has one (see KafkaReader). Raises StoreRefused
+    when only a person can help; a store that is away is waited for.
+    """
+    # A batch is 20,000 events of a few objects each, freed together: collecting at the default 700
+    # walked them all again and again, for a third of the CPU.
+    gc.set_threshold(*GC_THRESHOLDS)
+    store = CounterStore(settings, settings.topic_names.accepted)
+    sink = AcceptedToClickHouse(settings, store, stop, clock, member=member)
+    try:
+        sink.run()
+    finally:
+        sink.close()
+        store.close()
+
+
+class AcceptedToClickHouse:
+    """The sink of one process: the prefixes of its partitions, and its loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        stop: threading.Event,
+        clock: ClockMs = now_ms,
+        *,
+        member: str | None = None,
+    ) -> None:
+        self._topic = settings.topic_names.accepted
+        self._store = store
+        self._stop = stop
+        self._clock = clock
+        self._prefixes: dict[int, Prefix] = {}
+        self._reader = KafkaReader(
+            settings,
+            self._topic,
+            f"{settings.kafka.topic_prefix}{SINK}",
+            member=member,
+            on_lost=self._forget,
+        )
+        self._written_at_s = 0.0
+
+    def run(self) -> None:
+        """Until `stop`; see run_accepted_to_clickhouse."""
+        try:
+            while not self._stop.is_set():
+                self.step()
+        except Stopped:
+            get_logger().info("stopped_while_waiting", sink=SINK)
+
+    def step(self) -> None:
+        """Start new partitions, or count what has come."""
+        if self._reader.unstarted:
+            self._retry(self._start, "start")
+        fill_s = max(0.0, self._written_at_s + BATCH_S - time.monotonic())
+        batches = self._reader.read(limit=BATCH_RECORDS, wait_s=IDLE_WAIT_S, fill_s=fill_s)
+        if batches:
+            self._write(batches)
+            self._written_at_s = time.monotonic()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._reader.close()
+
+    def _start(self) -> None:
+        partitions = self._reader.unstarted
+        if not partitions:
+            return
+        prefixes = self._load(partitions)
+        positions = {
+            kp: prefix.next_offset if has_row else None
+            for kp, (prefix, has_row) in prefixes.items()
+        }
+        self._reader.start(positions)
+        self._prefixes = {kp: prefix for kp, (prefix, _) in prefixes.items()}
+        get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
+
+    def _load(self, partitions: Iterable[int]) -> dict[int, tuple[Prefix, bool]]:
+        """Progress first, then counters: these cover at least what the progress claims."""
+        loaded = {}
+        for kp, (at, older) in self._store.progress(partitions).items():
+            prefix = Prefix(kp, counted_before=older)
+            if at is not None:
+                prefix.next_offset, prefix.records = at.next_offset, at.records
+                prefix.highest = dict(at.highest)
+            if self._store.count_counters(kp) <= CACHED_COUNTERS:
+                prefix.counters = self._store.all_counters(kp)
+            else:
+                prefix.is_complete = False
+            loaded[kp] = (prefix, at is not None)
+        return loaded
+
+    def _write(self, batches: list[Batch]) -> None:
+        began_s = time.monotonic()
+        # Looking counters up may take long, and cost us partitions: others read those again.
+        plans = [
+            self._plan(prefix, batch)
+            for batch in batches
+            if (prefix := self._prefixes.get(batch.partition)) is not None
+        ]
+        facts = [fact for plan in plans for fact in plan.facts]
+        counters = [row for plan in plans for row in plan.counters]
+        progress = [plan.progress for plan in plans]
+        at_ms = self._clock()
+        self._retry(lambda: self._store.insert_facts(facts), "insert facts")
+        self._retry(lambda: self._store.insert_counters(counters), "insert counters")
+        # Progress last: a crash above repeats the same rows with the same versions and changes
+        # nothing. The other order loses the batch.
+        self._retry(lambda: self._store.insert_progress(progress, at_ms), "insert progress")
+        for table, rows in (("facts", facts), ("counters", counters), ("progress", progress)):
+            counter("headwater_sink_rows_total").labels(SINK, table).inc(len(rows))
+        histogram("headwater_sink_batch_seconds").labels(SINK).observe(time.monotonic() - began_s)
+        positions = {at.kp: at.next_offset for at in progress}
+        self._reader.commit(positions)
+        for kp, lag in self._reader.lag(positions).items():
+            gauge("headwater_sink_lag_records").labels(SINK, str(kp)).set(lag)
+
+    def _plan(self, prefix: Prefix, batch: Batch) -> Plan:
+        done = tally(prefix, self._decode(batch), batch.next_offset)
+        self._alarm(batch.partition, done)
+        missing = missing_counters(prefix, done)
+        if missing:
+            prefix.counters |= self._retry(
+                lambda: self._store.some_counters(prefix.kp, missing), "load counters"
+            )
+        plan = plan_write(prefix, done)
+        forget_idle(prefix, done, limit=CACHED_COUNTERS)
+        return plan
+
+    def _decode(self, batch: Batch) -> list[tuple[int, Accepted]]:
+        decode = ACCEPTED.decode
+        events = []
+        for offset, _, value in batch.records:
+            try:
+                events.append((offset, decode(value)))
+            except Malformed as error:
+                raise StoreRefused(
+                    f"{self._topic}[{batch.partition}]@{offset} is no accepted event ({error}): "
+                    "somebody else writes to our topic, or this version is older than the log; "
+                    "nothing from here on is counted"
+                ) from error
+        return events
+
+    def _alarm(self, partition: int, done: Tally) -> None:
+        for repeat in done.repeats[:10]:
+            get_logger().error(
+                "tripwire",
+                topic=self._topic,
+                partition=partition,
+                offset=repeat.offset,
+                lane=repeat.lane,
+                found=repeat.found,
+                highest=repeat.highest,
+            )
+        if done.repeats:
+            counter("headwater_sink_tripwire_total").labels(SINK).inc(len(done.repeats))
+
+    def _retry(self, action: Callable[[], T], doing: str) -> T:
+        return retry_in_place(
+            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
+        )
+
+    def _forget(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._prefixes.pop(partition, None)
