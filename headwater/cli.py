@@ -85,7 +85,9 @@ def demo(
         float | None, typer.Option(min=0.1, help="Calls a second; by default 50 without --events.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed makes other customers.")] = 1,
-    port: Annotated[int, typer.Option(help="Port of the page and API; 0 for any free one.")] = 8080,
+    port: Annotated[
+        int | None, typer.Option(help="Port of the page and API; 0 for any free one.")
+    ] = None,
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:

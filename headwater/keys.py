@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from runtime.settings import Http, Role, Settings, Source, Vault
+from runtime.sealing import load_secret, make_secret
+from runtime.settings import Http, Role, Settings, Source
 from schemas.errors import SettingInvalid
 
-SECRET_BYTES = 32
 _ROLES: tuple[Role, ...] = get_args(Role)
 MADE_SOURCE = "default"
 """Name of the source whose write key is made when the configuration names no source."""
@@ -48,24 +48,25 @@ def provide_keys(settings: Settings, data_dir: Path) -> Provided:
     keys: dict[Role, str] = {**known, **made, **settings.http.keys}
     sources = settings.sources or (Source(name=MADE_SOURCE, write_key=keys["write"]),)
     keys["write"] = sources[0].write_key
-    vault = settings.vault
-    secret_dir = data_dir / "secrets"
     return Provided(
         settings.model_copy(
             update={
                 "http": Http(**{**settings.http.model_dump(), "keys": keys}),
                 "sources": sources,
-                "vault": Vault(
-                    url=vault.url,
-                    key_prefix=vault.key_prefix,
-                    pepper_file=vault.pepper_file or _secret_file(secret_dir / "pepper"),
-                    key_encryption_key_file=vault.key_encryption_key_file
-                    or _secret_file(secret_dir / "key_encryption_key"),
-                ),
+                "vault": settings.vault.model_copy(update=_made_secrets(settings, data_dir)),
             }
         ),
         made,
     )
+
+
+def _made_secrets(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """The settings of `[vault]` that name no file, with one made under `data_dir`."""
+    return {
+        setting: _secret_file(data_dir / "secrets" / setting.removesuffix("_file"), setting)
+        for setting in ("key_encryption_key_file", "pepper_file")
+        if not getattr(settings.vault, setting)
+    }
 
 
 def write_private(path: Path, text: str) -> None:
@@ -95,15 +96,13 @@ def _read_keys(path: Path) -> dict[Role, str]:
     return {role: str(keys[role]) for role in _ROLES if role in keys}
 
 
-def _secret_file(path: Path) -> str:
+def _secret_file(path: Path, setting: str) -> str:
     """The path of a file of 32 random bytes in hex, made if there is none.
 
     One that is there but empty or cut short is refused, never replaced: everything sealed under
     the lost one would stay unreadable.
     """
-    if not path.exists():
-        write_private(path, secrets.token_hex(SECRET_BYTES) + "\n")
-        path.parent.chmod(0o700)
-    elif len(path.read_text("utf-8").strip()) != 2 * SECRET_BYTES:
-        raise SettingInvalid(f"{path}: expected {SECRET_BYTES} bytes in hex; restore it")
+    make_secret(path)
+    path.parent.chmod(0o700)
+    load_secret(path, f"[vault] {setting}")
     return str(path.absolute())

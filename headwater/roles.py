@@ -19,7 +19,6 @@ from types import MappingProxyType
 from runtime.clock import now_ms
 from runtime.logs import configure_logs
 from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics
 from schemas.errors import SettingInvalid
 
 PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -45,10 +44,17 @@ def prepare_stores(settings: Settings) -> list[str]:
     Raises StoreUnavailable when a server does not answer, StoreRefused when what is there does not
     fit the settings.
     """
-    from sinks.migrate import apply_migrations
+    from runtime.clickhouse import connect
+    from runtime.topics_admin import ensure_topics
+    from sinks.migrations.apply import apply_migrations
 
     made = [f"topic {name}" for name in ensure_topics(settings)]
-    return made + [f"migration {name}" for name in apply_migrations(settings)]
+    client = connect(settings, database="")
+    try:
+        applied = apply_migrations(client, settings.clickhouse.database)
+    finally:
+        client.close()
+    return made + [f"table change {name}" for name in applied]
 
 
 def plan_processes(roles: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -75,6 +81,8 @@ def run_process(
     configure_logs(role=name, as_json=not sys.stderr.isatty())
     if is_supervised:
         _leave_with_parent()
+    # A process that died is replaced at once, not after its group has missed it.
+    member = settings.kafka.instance_id or None
     if name == "http":
         from headwater.http import serve
 
@@ -88,11 +96,13 @@ def run_process(
     elif name == "subjects-to-redis":
         from sinks.subjects_to_redis import run_subjects_to_redis
 
-        run_subjects_to_redis(settings, _stop_on_signal(), now_ms, on_ready)
+        run_subjects_to_redis(settings, _stop_on_signal(), now_ms, member=member, on_ready=on_ready)
     else:
         from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
 
-        run_accepted_to_clickhouse(settings, _stop_on_signal(), now_ms, on_ready)
+        run_accepted_to_clickhouse(
+            settings, _stop_on_signal(), now_ms, member=member, on_ready=on_ready
+        )
 
 
 def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:

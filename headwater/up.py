@@ -9,6 +9,7 @@ the servers last, so that nothing is asked of a server that has gone.
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -125,7 +126,7 @@ class House:
             (port,) = free_ports(1)
             http = http.model_copy(update={"port": port})
             self.settings = self.settings.model_copy(update={"http": http})
-        elif not _is_free(http.host, http.port):
+        elif not is_free(http.host, http.port):
             raise SettingInvalid(
                 f"[http] port {http.port} is taken by another program; choose another with "
                 "--port, or --port 0 for any free one"
@@ -239,7 +240,8 @@ def _instance_id(data_dir: Path) -> str:
     return file.read_text("utf-8").strip()
 
 
-def _is_free(host: str, port: int) -> bool:
+def is_free(host: str, port: int) -> bool:
+    """True if nobody listens on that port now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         # As servers do, so that connections of a moment ago do not make a port look taken.
@@ -249,3 +251,8 @@ def _is_free(host: str, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def remove_data(data_dir: Path) -> None:
+    """Remove the directory of a house that has stopped."""
+    shutil.rmtree(data_dir, ignore_errors=True)

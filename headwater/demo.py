@@ -1,0 +1,294 @@
+"""Does the whole of it count what a shop knows that it did?
+
+A synthetic shop sends its traffic through HTTP like anybody else and keeps a ledger of its own.
+At the end every counter of every campaign must equal that ledger, and must equal what counting the
+facts again gives. The demo runs in a fresh directory with its own servers and the default settings,
+so that nothing but its own traffic is in the numbers.
+"""
+
+import itertools
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from headwater.caller import Caller
+from headwater.supervision import StopRequest, asked_to_stop
+from headwater.up import House, is_free, remove_data
+from headwater.verify import verify
+from producers.shop import Ledger, Pace, ShopCall, send_shop, shop_calls
+from runtime.clock import now_ms
+from runtime.settings import Kafka, Settings
+from schemas.errors import StreamError
+
+OPENING_CALLS = 5_000
+"""Sent at once without --events, so that the page has something to show."""
+RATE_PER_S = 50.0
+SETTLES_WITHIN_S = 180.0
+STILL_FOR_S = 15.0
+"""Counters that did not move for so long will not reach the ledger any more."""
+_POLL_S = 0.25
+_SHOWN_DIFFERENCES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the demo found: both must hold."""
+
+    equals_ledger: bool
+    live_is_verified: bool
+
+
+def run_demo(
+    settings: Settings, *, events: int | None, rate_per_s: float | None, seed: int
+) -> bool:
+    """Run it all; True when the counters equal the shop's ledger and the facts counted again.
+
+    With `events` it ends by itself, without it goes on until somebody asks to stop. What it made
+    is removed afterwards, unless something went wrong.
+    """
+    console = _console()
+
+    def say(line: str) -> None:
+        console.print(escape(line))
+
+    parent = Path(settings.data_dir)
+    parent.mkdir(parents=True, exist_ok=True)
+    data_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=parent)).absolute()
+    is_well = False
+    try:
+        with asked_to_stop(say) as asked:
+            house = House(_settings_of_demo(settings, data_dir, say), say)
+            say("Starting the servers and roles ...")
+            house.start()
+            asked.begin_waiting()
+            try:
+                say(f"Page:   {_page(house)}")
+                say(f"Logs:   {data_dir / 'logs'}")
+                shop = _Shop(house, console, seed=seed, rate_per_s=rate_per_s)
+                outcome = _tend_while(house, asked, shop, lambda: shop.run(events))
+                is_well = outcome.equals_ledger and outcome.live_is_verified
+            except _StoppedEarly:
+                say("Stopped before the numbers were compared.")
+                return False
+            finally:
+                say("Stopping ...")
+                house.stop()
+    except KeyboardInterrupt:
+        say("Stopped before it was ready.")
+        return False
+    finally:
+        if is_well:
+            remove_data(data_dir)
+        else:
+            say(f"Data and logs are kept in {data_dir}")
+    return is_well
+
+
+class _StoppedEarly(Exception):
+    """Somebody asked to stop before there was an outcome."""
+
+
+class _Shop:
+    """The shop at work, in a thread of its own."""
+
+    def __init__(
+        self, house: House, console: Console, *, seed: int, rate_per_s: float | None
+    ) -> None:
+        self.stop = threading.Event()
+        self._house = house
+        self._console = console
+        self._seed = seed
+        self._rate_per_s = rate_per_s
+        self._ledger = Ledger()
+        self._caller = Caller(house.url, house.settings.http.keys, self.stop.wait)
+
+    def run(self, events: int | None) -> Outcome:
+        """Send, compare, and without `events` go on sending. Raises _StoppedEarly, StreamError."""
+        try:
+            if events is not None:
+                calls = shop_calls(self._seed, events, now_ms())
+                self._send(calls, events)
+                return self._compare()
+            calls = shop_calls(self._seed, None, now_ms(), now_ms)
+            self._send(itertools.islice(calls, OPENING_CALLS), OPENING_CALLS)
+            outcome = self._compare()
+            self._go_on(calls)
+        except StreamError as error:
+            if self.stop.is_set():
+                raise _StoppedEarly from error
+            raise
+        finally:
+            self._caller.close()
+        return outcome
+
+    def _send(self, calls: Iterator[ShopCall], total: int) -> None:
+        pace = self._pace(self._rate_per_s) if self._rate_per_s else None
+        began_s = time.monotonic()
+        with _progress(self._console, total) as on_progress:
+            sent = send_shop(
+                calls,
+                self._caller.post_batch,
+                self._ledger,
+                pace=pace,
+                on_progress=on_progress,
+                should_stop=self.stop.is_set,
+            )
+        if self.stop.is_set():
+            raise _StoppedEarly
+        took_s = time.monotonic() - began_s
+        self._console.print(
+            f"Sent {sent:,} calls in {took_s:.1f} s ({sent / took_s:,.0f} a second): "
+            f"{self._ledger.duplicates:,} were sent twice, {self._ledger.rejected_total:,} broken."
+        )
+
+    def _go_on(self, calls: Iterator[ShopCall]) -> None:
+        rate_per_s = self._rate_per_s or RATE_PER_S
+        self._console.print(
+            f"Sending {rate_per_s:g} calls a second from now on; Ctrl-C ends the demo."
+        )
+        pace = self._pace(rate_per_s)
+        send_shop(
+            calls,
+            self._caller.post_batch,
+            self._ledger,
+            pace=pace,
+            should_stop=self.stop.is_set,
+        )
+
+    def _compare(self) -> Outcome:
+        answer, differences = self._settle()
+        self._console.print(_table(answer))
+        # Counting again takes a while: whatever would still have changed has changed after it.
+        verdict = verify(self._house.settings)
+        if not differences:
+            differences = self._ledger.differences(self._campaigns())
+        if differences:
+            for line in differences[:_SHOWN_DIFFERENCES]:
+                self._console.print(f"  {escape(line)}")
+            self._console.print(
+                f"[red]{len(differences)} numbers differ from the shop's ledger[/red]"
+            )
+        else:
+            numbers = len(self._ledger.expected())
+            self._console.print(f"{numbers} campaigns: [green]equals the shop's ledger[/green]")
+        for line in verdict.lines():
+            self._console.print(escape(line))
+        self._console.print(f"Page: {escape(_page(self._house))}")
+        return Outcome(not differences, verdict.holds)
+
+    def _settle(self) -> tuple[dict[str, object], list[str]]:
+        """Wait until the counters equal the ledger, or have come to rest elsewhere."""
+        now_s = time.monotonic()
+        until_s, moved_at_s = now_s + SETTLES_WITHIN_S, now_s
+        answer = self._campaigns()
+        while differences := self._ledger.differences(answer):
+            if self.stop.wait(_POLL_S):
+                raise _StoppedEarly
+            before, answer = answer, self._campaigns()
+            now_s = time.monotonic()
+            if answer["campaigns"] != before["campaigns"]:
+                moved_at_s = now_s
+            if now_s > until_s or now_s - moved_at_s > STILL_FOR_S:
+                break
+        return answer, differences
+
+    def _campaigns(self) -> dict[str, object]:
+        return self._caller.get("/v1/campaigns", "viewer")
+
+    def _pace(self, rate_per_s: float) -> Pace:
+        return Pace(rate_per_s, time.monotonic, self.stop.wait)
+
+
+def _tend_while(
+    house: House, asked: StopRequest, shop: _Shop, work: Callable[[], Outcome]
+) -> Outcome:
+    """The answer of `work`, done in a thread while this one keeps the house."""
+    with ThreadPoolExecutor(1, thread_name_prefix="shop") as pool:
+        future: Future[Outcome] = pool.submit(work)
+        try:
+            while not future.done():
+                if asked.is_asked:
+                    shop.stop.set()
+                house.tend()
+                time.sleep(0.1)
+        finally:
+            shop.stop.set()
+        return future.result()
+
+
+def _settings_of_demo(chosen: Settings, data_dir: Path, say: Callable[[str], None]) -> Settings:
+    """Defaults, with the embedded servers of a fresh directory, whatever else is configured."""
+    http = chosen.http.model_copy(update={"keys": {}})
+    if http.port and not is_free(http.host, http.port):
+        say(f"Port {http.port} is taken: using a free one.")
+        http = http.model_copy(update={"port": 0})
+    kafka = Kafka(embedded=chosen.kafka.embedded)
+    return Settings(data_dir=str(data_dir), kafka=kafka, http=http)
+
+
+def _page(house: House) -> str:
+    return f"{house.url}/#key={house.settings.http.keys['viewer']}"
+
+
+def _console() -> Console:
+    console = Console(soft_wrap=False, highlight=False)
+    # A file or a pipe has no width: lines there are not to be broken at 80.
+    return console if console.is_terminal else Console(width=160, highlight=False)
+
+
+@contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, a line for every fifth elsewhere."""
+    if console.is_terminal:
+        columns = (TextColumn("Shop"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("Shop", total=total)
+            yield lambda calls: bar.advance(task, calls)
+        return
+    sent = 0
+
+    def on_progress(calls: int) -> None:
+        nonlocal sent
+        fifth = sent * 5 // total
+        sent += calls
+        if sent * 5 // total > fifth:
+            console.print(f"Shop: {sent:,} of {total:,} calls sent")
+
+    yield on_progress
+
+
+def _table(answer: dict[str, object]) -> Table:
+    """The campaigns as people read them."""
+    shown = {
+        "sent": "sent",
+        "delivered": "delivered",
+        "opened by": "unique_opened",
+        "clicked by": "unique_clicked",
+        "unsub.": "unsubscribed",
+        "visits": "visits",
+        "carts": "cart_adds",
+        "orders": "orders",
+        "buyers": "buyers",
+    }
+    table = Table(title="Campaigns", title_justify="left")
+    table.add_column("campaign")
+    for title in (*shown, "revenue"):
+        table.add_column(title, justify="right")
+    campaigns = answer["campaigns"]
+    assert isinstance(campaigns, list)
+    for campaign in campaigns:
+        counters = campaign["counters"]
+        revenue = ", ".join(f"{part['amount']} {part['currency']}" for part in campaign["revenue"])
+        numbers = [f"{counters.get(name, 0):,}" for name in shown.values()]
+        table.add_row(escape(str(campaign["campaign_id"])), *numbers, revenue)
+    return table
