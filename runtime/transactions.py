@@ -43,7 +43,8 @@ class LaneProducer:
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
                 "socket.timeout.ms": int(SOCKET_TIMEOUT_S * 1000),
                 "partitioner": PARTITIONER,
-                "linger.ms": 5,
+                # Nothing is visible before the commit, which sends at once what still waits.
+                "linger.ms": 50,
                 "queue.buffering.max.messages": 1_000_000,
                 "queue.buffering.max.kbytes": 1_048_576,
                 "message.max.bytes": 8 * 1_048_576,

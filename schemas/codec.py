@@ -18,7 +18,7 @@ import fastavro
 import msgspec
 
 from schemas import events, requests, subjects
-from schemas.compiled import Compiler, Reader
+from schemas.compiled import Compiler, Reader, Writer
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -108,9 +108,11 @@ class Codec(Generic[R]):
         }
         self._record = record
 
-    def tail_writer(self, skip: int) -> Any:
-        """A writer of the fields after the first `skip`: for splicing behind known bytes."""
-        return self._compiler.writer(self.schema, skip=skip)
+    def part_writer(self, first: str, last: str) -> Writer:
+        """A writer of the fields from `first` to `last`: for joining with bytes already known."""
+        names = [field["name"] for field in self.schema["fields"]]
+        part = slice(names.index(first), names.index(last) + 1)
+        return self._compiler.writer(self.schema, part)
 
     def encode(self, record: R) -> bytes:
         """The framed bytes of a record."""

@@ -15,20 +15,27 @@ Reader = Callable[[bytes, int], tuple[Any, int]]
 
 Writer = Callable[[Any], bytes]
 
-_ONE_BYTE = [bytes([n]) for n in range(128)]
+# Varints by tables, fourteen bits at a time: a time in ms is three look-ups instead of six turns.
+_LOW_BITS = 14
+_LOW = (1 << _LOW_BITS) - 1
+_END = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(_LOW + 1)]
+_MORE = [bytes([n & 127 | 128, n >> 7 | 128]) for n in range(_LOW + 1)]
 
 
 def write_long(value: int) -> bytes:
     """Zigzag varint of a signed 64-bit integer (Avro 1.12, "Primitive Types")."""
-    n = (value << 1) ^ (value >> 63)
-    if n < 128:
-        return _ONE_BYTE[n]
-    out = bytearray()
-    while n > 127:
-        out.append(n & 127 | 128)
-        n >>= 7
-    out.append(n)
-    return bytes(out)
+    n = value << 1 if value >= 0 else ~(value << 1)
+    if n <= _LOW:
+        return _END[n]
+    high = n >> 14
+    if high <= _LOW:
+        return _MORE[n & _LOW] + _END[high]
+    out = _MORE[n & _LOW] + _MORE[high & _LOW]
+    high >>= 14
+    while high > _LOW:
+        out += _MORE[high & _LOW]
+        high >>= 14
+    return out + _END[high]
 
 
 def read_long(data: bytes, at: int) -> tuple[int, int]:
@@ -112,6 +119,7 @@ class Compiler:
         scope: dict[str, Any] = {
             "read_long": read_long,
             "read_size": read_size,
+            "short_of_six": bytes(6),
             **{f"new_{name}": cls for name, cls in self._structs.items()},
         }
         exec("\n".join(source.lines), scope)  # noqa: S102  generated from our own committed schemas
@@ -134,7 +142,12 @@ class Compiler:
             return x
         kind = schema["type"] if isinstance(schema, dict) else schema
         if kind == "record":
-            parts = [self._read(out, depth, field["type"]) for field in schema["fields"]]
+            parts = [
+                self._read_time(out, depth)
+                if field["name"].endswith("_ms") and field["type"] == "long"
+                else self._read(out, depth, field["type"])
+                for field in schema["fields"]
+            ]
             name = schema["name"].rsplit(".", 1)[-1]
             out.add(depth, f"{x} = new_{name}({', '.join(parts)})")
         elif kind == "fixed":
@@ -152,21 +165,35 @@ class Compiler:
         return x
 
     def _read_sized(self, out: _Source, depth: int, x: str, kind: str) -> None:
-        out.add(depth, "n = v[i]; i += 1")
-        out.add(depth, "if n & 129:")  # longer than 63 bytes, or negative
-        out.add(depth + 1, "n, i = read_size(v, i - 1)")
+        out.add(depth, "n = v[i]")
+        out.add(depth, "if n & 129 == 0:")  # up to 63 bytes
+        out.add(depth + 1, "n >>= 1; i += 1")
+        out.add(depth, "elif n & 1 == 0 and v[i + 1] < 128:")  # up to 8191
+        out.add(depth + 1, "n = (n & 127 | v[i + 1] << 7) >> 1; i += 2")
         out.add(depth, "else:")
-        out.add(depth + 1, "n >>= 1")
-        text = "str(v[i:i + n], 'utf-8')" if kind == "string" else "v[i:i + n]"
+        out.add(depth + 1, "n, i = read_size(v, i)")
+        text = "v[i:i + n].decode()" if kind == "string" else "v[i:i + n]"
         out.add(depth, f"{x} = {text}; i += n")
 
     def _read_number(self, out: _Source, depth: int, x: str) -> None:
-        # One byte for flags and counts, six for a time in ms between 1988 and 2039: unrolled.
         out.add(depth, "n = v[i]")
-        out.add(depth, "if n < 128:")
+        out.add(depth, "if n < 128:")  # flags, counts, nulls: one byte
         out.add(depth + 1, f"{x} = (n >> 1) ^ -(n & 1); i += 1")
         out.add(depth, "else:")
         out.add(depth + 1, f"{x}, i = read_long(v, i)")
+
+    def _read_time(self, out: _Source, depth: int) -> str:
+        # Six bytes from 1987 to 2039: unrolled. The five continuation bits are known to be set, so
+        # one subtraction takes them off.
+        x = out.fresh("x")
+        out.add(depth, "a, b, c, d, e, f = v[i:i + 6] if len(v) - i > 5 else short_of_six")
+        out.add(depth, "if f < 128 and a > 127 and b > 127 and c > 127 and d > 127 and e > 127:")
+        out.add(depth + 1, "n = a + (b << 7) + (c << 14) + (d << 21) + (e << 28) + (f << 35)")
+        out.add(depth + 1, f"n -= {sum(128 << 7 * at for at in range(5))}; i += 6")
+        out.add(depth + 1, f"{x} = n >> 1 ^ -(n & 1)")
+        out.add(depth, "else:")
+        out.add(depth + 1, f"{x}, i = read_long(v, i)")
+        return x
 
     def _read_array(self, out: _Source, depth: int, x: str, items: Any) -> None:
         count, item = out.fresh("c"), out.fresh("k")
@@ -186,14 +213,14 @@ class Compiler:
 
     # -- writing
 
-    def writer(self, schema: Mapping[str, Any], *, skip: int = 0) -> Writer:
-        """A function that writes the fields of a record from the `skip`-th on."""
+    def writer(self, schema: Mapping[str, Any], part: slice = slice(None)) -> Writer:
+        """A function that writes a record, or the `part` of its fields: bytes to be joined."""
         self._learn(schema)
         source = _Source()
         source.add(0, "def write(r):")
-        parts = self._write_fields(source, 1, {**schema, "fields": schema["fields"][skip:]}, "r")
+        parts = self._write_fields(source, 1, {**schema, "fields": schema["fields"][part]}, "r")
         source.add(1, f"return b''.join(({', '.join(parts)},))")
-        scope: dict[str, Any] = {"write_long": write_long, "one_byte": _ONE_BYTE}
+        scope: dict[str, Any] = {"write_long": write_long, "short": _END}
         exec("\n".join(source.lines), scope)  # noqa: S102  generated from our own committed schemas
         writer: Writer = scope["write"]
         return writer
@@ -223,11 +250,13 @@ class Compiler:
         if kind in ("bytes", "string"):
             b = out.fresh("b")
             out.add(depth, f"{b} = {value}.encode()" if kind == "string" else f"{b} = {value}")
-            return [f"one_byte[len({b}) * 2] if len({b}) < 64 else write_long(len({b}))", b]
+            n = out.fresh("n")
+            out.add(depth, f"{n} = len({b})")
+            return [f"short[{n} * 2] if {n} < 8192 else write_long({n})", b]
         if kind in ("int", "long"):
             x = out.fresh("x")
             out.add(depth, f"{x} = {value}")
-            return [f"one_byte[{x} * 2] if 0 <= {x} < 64 else write_long({x})"]
+            return [f"short[{x} * 2] if 0 <= {x} < 8192 else write_long({x})"]
         if kind == "boolean":
             return [f"b'\\x01' if {value} else b'\\x00'"]
         if kind == "array":

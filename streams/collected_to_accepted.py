@@ -111,6 +111,9 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
     A test holds this equal to the compiled writer of the whole record.
     """
     amount_micro = outcome.amount_micro
+    if amount_micro is None and not outcome.visit_changes and not outcome.is_repeat_order:
+        campaign = _text(outcome.campaign_id)
+        return coordinates + write_long(offset) + write_long(index) + campaign + _NOTHING_ELSE
     return b"".join(
         (
             coordinates,
@@ -125,6 +128,7 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
     )
 
 
+_NOTHING_ELSE = b"\x00\x00\x00\x00"  # no repeat order, money, currency or visit change
 _texts: dict[str, bytes] = {"": b"\x00"}
 _MOST_TEXTS = 10_000
 

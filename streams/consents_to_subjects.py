@@ -44,4 +44,5 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
         if consent not in person.consents:
             person.consents.append(consent)
             person.consents.sort(key=lambda each: each.recorded_at_ms)
+            person.settled = None
             lane.changed[change.pid] = person

@@ -31,7 +31,7 @@ from schemas.topics import Topics
 from streams.rules.admit import Rules
 from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import Refused
-from streams.rules.person import Person, person_to_subject, subject_to_person
+from streams.rules.person import Person, subject_to_person, write_person
 
 RECORDS_A_SLICE = 2_000
 BATCHES_WAITING = 4
@@ -271,7 +271,7 @@ class Lane:
     def _write_memory(self) -> None:
         send, p, topic = self.producer.send, self.p, self.settings.topics.subjects
         for pid, person in self.changed.items():
-            send(topic, SUBJECT.encode(person_to_subject(person)), pid, p)
+            send(topic, write_person(person), pid, p)
         self.changed.clear()
         sightings = self.memory.take_fresh(self.seq)
         if sightings is not None:

@@ -14,7 +14,7 @@ Pure but for the person and the memory it is handed, which it changes in place.
 
 from dataclasses import dataclass
 
-from schemas.events import EMAIL_EVENTS, Collected
+from schemas.events import EMAIL_EVENTS, Collected, VisitChange
 from streams.rules.deduplicate import Memory
 from streams.rules.enrich import campaign_of, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
@@ -72,19 +72,23 @@ def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Out
     elif name == "Order Refunded":
         fold_refund(person, money)
     visit_changes = (
-        []
+        _NO_CHANGES
         if name in EMAIL_EVENTS
         else visit_with(
-            person, event.occurred_at_ms, event.event_id, campaign_id, gap_ms=rules.visit_gap_ms
+            person, event.occurred_at_ms, event.event_id, campaign_id, rules.visit_gap_ms
         )
     )
     if rules.gate.profiles:
         if event.traits:
             fold_traits(person, event)
-        person.segments = segments_of(person)
+        segments = segments_of(person)
+        if segments != person.segments:
+            person.segments = segments
+            person.settled = None
     if money is None:
         return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
     return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)
 
 
+_NO_CHANGES: list[VisitChange] = []
 _WITH_MONEY = frozenset({"Order Completed", "Order Refunded"})

@@ -32,6 +32,7 @@ def campaign_of(clear: Clear) -> str:
 
 
 _NAMELESS = (None, "")
+_NO_CHANGE: list[VisitChange] = []
 
 
 def _text(value: Scalar) -> str:
@@ -43,13 +44,20 @@ def _start_of(visit: Visit) -> int:
 
 
 def visit_with(
-    person: Person, occurred_at_ms: int, event_id: bytes, campaign_id: str, *, gap_ms: int
+    person: Person, occurred_at_ms: int, event_id: bytes, campaign_id: str, gap_ms: int
 ) -> list[VisitChange]:
     """Put the event into the person's visits; how the count of visits changes by it.
 
     The result depends on the set of events alone, not on their order of arrival.
     """
     visits = person.visits
+    if visits:
+        last = visits[-1]
+        if last.started_at_ms < occurred_at_ms and occurred_at_ms - last.ended_at_ms < gap_ms:
+            # By far the most common: it goes on with the last visit.
+            if occurred_at_ms > last.ended_at_ms:
+                last.ended_at_ms = occurred_at_ms
+            return _NO_CHANGE
     at = bisect_right(visits, occurred_at_ms, key=_start_of) if visits else 0
     before = visits[at - 1] if at else None
     after = visits[at] if at < len(visits) else None
@@ -62,7 +70,7 @@ def visit_with(
         elif occurred_at_ms == before.started_at_ms and event_id < before.first_id:
             return _begin_earlier(before, occurred_at_ms, event_id, campaign_id)
         if not joins_after:
-            return []
+            return _NO_CHANGE
         assert after is not None
         del visits[at]
         before.ended_at_ms = after.ended_at_ms

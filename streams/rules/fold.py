@@ -34,6 +34,7 @@ def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
             return True
         person.order_keys.add(key)
     person.orders += 1
+    person.settled = None
     if money is not None:
         spent = person.spent
         spent[money.currency] = spent.get(money.currency, 0) + money.amount_micro
@@ -43,6 +44,7 @@ def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
 def fold_refund(person: Person, money: Money | None) -> None:
     """Add a refund."""
     person.refunds += 1
+    person.settled = None
     if money is not None:
         refunded = person.refunded
         refunded[money.currency] = refunded.get(money.currency, 0) + money.amount_micro
@@ -55,3 +57,4 @@ def fold_traits(person: Person, event: Collected) -> None:
         known = person.traits.get(trait.key)
         if known is None or (known.occurred_at_ms, known.event_id) < stamp:
             person.traits[trait.key] = Trait(trait.key, *stamp, trait.sealed)
+            person.settled = None

@@ -6,6 +6,8 @@ change quickly. A rule may change the person it was handed, in place, and nothin
 
 import struct
 
+from schemas.codec import SUBJECT
+from schemas.compiled import write_long, write_text
 from schemas.subjects import Consent, Money, Subject, Trait
 
 _VISIT = struct.Struct(">qq16sH")
@@ -44,6 +46,7 @@ class Person:
         "refunded",
         "refunds",
         "segments",
+        "settled",
         "spent",
         "traits",
         "visits",
@@ -64,6 +67,8 @@ class Person:
         self.consents: list[Consent] = []
         self.order_keys: set[bytes] = set()
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
+        # The bytes of what most events leave alone (orders to order_keys), or None after a change.
+        self.settled: bytes | None = None
 
     def erase(self, at_ms: int) -> None:
         """Leave the stub that keeps later events of this pid out, and nothing else."""
@@ -72,11 +77,60 @@ class Person:
         self.erased_at_ms = at_ms
 
 
-def person_to_subject(person: Person) -> Subject:
-    """The record that says all of `person`; `subject_to_person` gives an equal one back."""
+_write_settled = SUBJECT.part_writer("orders", "order_keys")
+_ONE = write_long(1)
+_ONE_VISIT = write_long(_VISIT.size)
+_END = write_long(0)
+
+
+def write_person(person: Person) -> bytes:
+    """The framed record of `person`: equal to encoding `person_to_subject`, at a third of the cost.
+
+    A lane writes every person it touched at every barrier, and most events change times, the
+    number of events and the last visit only.
+    """
+    if person.erased_at_ms is not None:
+        return SUBJECT.encode(person_to_subject(person))
+    if person.settled is None:
+        person.settled = _write_settled(person_to_subject(person))
+    visits = person.visits
+    if len(visits) == 1:
+        visit = visits[0]
+        seen = (
+            _ONE,
+            write_text(visit.campaign_id),
+            _END,
+            _ONE_VISIT,
+            _VISIT.pack(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0),
+        )
+    else:
+        campaigns, packed = _pack_visits(visits)
+        names = [write_text(name) for name in campaigns]
+        seen = (
+            write_long(len(names)) + b"".join(names) if names else b"",
+            _END,
+            write_long(len(packed)),
+            packed,
+            b"",
+        )
+    return b"".join(
+        (
+            SUBJECT.header,
+            person.pid,
+            b"\x00",
+            write_long(person.first_seen_ms),
+            write_long(person.last_seen_ms),
+            write_long(person.events),
+            person.settled,
+            *seen,
+        )
+    )
+
+
+def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
     campaigns: dict[str, int] = {}
     pack = _VISIT.pack
-    visits = b"".join(
+    packed = b"".join(
         [
             pack(
                 visit.started_at_ms,
@@ -84,9 +138,15 @@ def person_to_subject(person: Person) -> Subject:
                 visit.first_id,
                 campaigns.setdefault(visit.campaign_id, len(campaigns)),
             )
-            for visit in person.visits
+            for visit in visits
         ]
     )
+    return list(campaigns), packed
+
+
+def person_to_subject(person: Person) -> Subject:
+    """The record that says all of `person`; `subject_to_person` gives an equal one back."""
+    campaigns, visits = _pack_visits(person.visits)
     return Subject(
         person.pid,
         person.erased_at_ms,
@@ -101,7 +161,7 @@ def person_to_subject(person: Person) -> Subject:
         list(person.traits.values()),
         person.consents,
         b"".join(sorted(person.order_keys)) if person.order_keys else b"",
-        list(campaigns),
+        campaigns,
         visits,
     )
 
