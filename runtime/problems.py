@@ -37,7 +37,7 @@ _KINDS: Mapping[int, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing wrong with a request: where (JSON path, or `query.name`), and what belongs there."""
+    """One thing wrong: where (JSON path, or `query.name`), and what belongs there."""
 
     path: str
     expected: str
@@ -157,7 +157,7 @@ class UnforeseenAsProblem:
 
 def _place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-4:]))
+    return " < ".join(f"{f.filename[-40:]}:{f.lineno} {f.name}" for f in reversed(frames[-4:]))
 
 
 def _path(loc: Sequence[int | str]) -> str:

@@ -1,0 +1,148 @@
+"""What do we know of one person, for the tools that serve them?
+
+The profile as the sink keeps it in Redis; traits are sealed there, and opened here with the
+person's own data key from the vault. An erased person and one who never was get the same answer:
+that somebody was erased is itself something personal.
+"""
+
+import asyncio
+from typing import Annotated, Any, cast, get_args
+
+import orjson
+import redis
+import redis.asyncio
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import BaseModel
+
+from consumers.rules.profile import Json, may_be_shown, view_profile
+from runtime.access import Access
+from runtime.clock import ClockMs, now_ms
+from runtime.problems import Fault, Problem
+from runtime.sealing import IdType, Person
+from runtime.settings import Settings
+from runtime.vault import Vault
+from schemas.codec import SUBJECT
+from schemas.errors import StoreUnavailable
+from schemas.subjects import Subject
+
+ANSWER_WITHIN_S = 5.0
+_EXPECTED = "user:ID, anonymous:ID or email:ADDRESS"
+_UNKNOWN = "Nobody is known by this identifier"
+
+
+class Amount(BaseModel):
+    """Money of one currency; the amount is a decimal."""
+
+    currency: str
+    amount: str
+
+
+class Computed(BaseModel):
+    """What the events of the person add up to."""
+
+    events: int
+    visits: int
+    orders: int
+    refunds: int
+    spent: list[Amount]
+    refunded: list[Amount]
+    average_order_value: list[Amount] | None
+
+
+class Profile(BaseModel):
+    """One person. Times are RFC 3339 in UTC, of the events."""
+
+    subject: str
+    first_seen: str
+    last_seen: str
+    traits: dict[str, Any]
+    computed: Computed
+    segments: list[str]
+    consents: list[dict[str, str | None]]
+
+
+class Profiles:
+    """Reads profiles from Redis and opens them. Raises StoreUnavailable while it cannot."""
+
+    def __init__(self, settings: Settings, vault: Vault) -> None:
+        self._vault = vault
+        self._prefix = settings.redis.key_prefix
+        self._client = redis.asyncio.Redis.from_url(
+            settings.redis.url,
+            socket_timeout=ANSWER_WITHIN_S,
+            socket_connect_timeout=ANSWER_WITHIN_S,
+        )
+
+    async def read(self, id_type: IdType, external_id: str) -> tuple[Person, Subject] | None:
+        """The person and what is known of them; None when unknown or erased."""
+        person = await asyncio.to_thread(self._vault.lookup, id_type, external_id)
+        if person is None:
+            return None
+        key = f"{self._prefix}{person.pid.hex()}"
+        try:
+            answer = self._client.hmget(key, ["p", "d"])
+            profile, is_stub = await cast("Any", answer)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise StoreUnavailable("Redis does not answer") from error
+        if profile is None or is_stub is not None:
+            return None
+        known = SUBJECT.decode(profile)
+        return None if known.erased_at_ms is not None else (person, known)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.aclose()
+        self._vault.close()
+
+
+def open_traits(person: Person, known: Subject) -> list[tuple[str, Json]]:
+    """(name, value) of every trait. Raises StoreRefused if one does not open."""
+    opened = (orjson.loads(person.unseal(trait.sealed, trait.event_id)) for trait in known.traits)
+    return [(str(name), value) for name, value in opened]
+
+
+def parse_subject(subject: str) -> tuple[IdType, str]:
+    """`user:42` as ("user", "42"). Raises Problem for anything else."""
+    kind, _, external_id = subject.partition(":")
+    if kind not in get_args(IdType) or not external_id:
+        raise Problem(
+            400,
+            f"A subject is {_EXPECTED}",
+            errors=[Fault("path.subject", _EXPECTED)],
+        )
+    return cast("IdType", kind), external_id
+
+
+def build_router(
+    profiles: Profiles, settings: Settings, access: Access, clock_ms: ClockMs = now_ms
+) -> APIRouter:
+    """`GET /v1/profiles/{subject}`."""
+    router = APIRouter(tags=["profiles"])
+    purpose = settings.purposes.get("personalisation")
+    # A purpose that nobody declared has no legal basis at all.
+    basis = purpose.basis if purpose is not None else "consent"
+
+    @router.get(
+        "/v1/profiles/{subject:path}",
+        responses={200: {"model": Profile}},
+        response_class=Response,
+        dependencies=[Depends(access.require("activation"))],
+        summary="What is known of one person",
+    )
+    async def get_profile(
+        subject: Annotated[str, Path(description=_EXPECTED, examples=["user:42"])],
+    ) -> Response:
+        """Traits, computed traits, segments and consents; 404 when unknown or erased.
+
+        403 when the person's data may not be used for personalisation.
+        """
+        found = await profiles.read(*parse_subject(subject))
+        if found is None:
+            raise Problem(404, _UNKNOWN)
+        person, known = found
+        if not may_be_shown(basis, known.consents, clock_ms()):
+            raise Problem(403, "This person's data may not be used for personalisation")
+        view = view_profile(subject, known, open_traits(person, known))
+        return Response(orjson.dumps(view), media_type="application/json")
+
+    return router

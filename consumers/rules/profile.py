@@ -1,0 +1,75 @@
+"""What is shown of one person, and may it be shown at all?
+
+Profiles are shown to tools for the purpose `personalisation`. Where its legal basis is consent,
+unknown means no; where it is a legitimate interest, it is yes until the person objected.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from consumers.rules.rates import list_money, mean_money
+from consumers.rules.times import rfc3339
+from schemas.subjects import Consent, Money, Subject
+
+Json = Any
+"""A value of JSON, as orjson reads it."""
+
+PURPOSE = "personalisation"
+VISIT_BYTES = 34
+_YES = frozenset({"granted", "subscribed"})
+
+
+def may_be_shown(
+    basis: Literal["consent", "legitimate_interest"], consents: Sequence[Consent], at_ms: int
+) -> bool:
+    """True if the person's newest decision in force at `at_ms`, else the basis, allows it."""
+    for decision in sorted(consents, key=lambda made: made.recorded_at_ms, reverse=True):
+        if decision.subject_of == f"purpose/{PURPOSE}" and _is_in_force(decision, at_ms):
+            return decision.status in _YES
+    return basis == "legitimate_interest"
+
+
+def _is_in_force(decision: Consent, at_ms: int) -> bool:
+    has_ended = decision.valid_to_ms is not None and decision.valid_to_ms <= at_ms
+    return decision.valid_from_ms <= at_ms and not has_ended
+
+
+def view_profile(
+    subject: str, known: Subject, traits: Sequence[tuple[str, Json]]
+) -> dict[str, Json]:
+    """The answer: `traits` are (name, value), a null value being a trait that was taken back."""
+    spent = _by_currency(known.spent)
+    return {
+        "subject": subject,
+        "first_seen": rfc3339(known.first_seen_ms),
+        "last_seen": rfc3339(known.last_seen_ms),
+        "traits": {name: value for name, value in sorted(traits) if value is not None},
+        "computed": {
+            "events": known.events,
+            "visits": len(known.visits) // VISIT_BYTES,
+            "orders": known.orders,
+            "refunds": known.refunds,
+            "spent": list_money(spent),
+            "refunded": list_money(_by_currency(known.refunded)),
+            "average_order_value": mean_money(spent, known.orders),
+        },
+        "segments": sorted(known.segments),
+        "consents": [_view_consent(decision) for decision in known.consents],
+    }
+
+
+def _by_currency(sums: Sequence[Money]) -> Mapping[str, int]:
+    return {money.currency: money.amount_micro for money in sums}
+
+
+def _view_consent(decision: Consent) -> dict[str, Json]:
+    kind, _, name = decision.subject_of.partition("/")
+    of = {"purpose": name} if kind == "purpose" else {"channel": kind, "topic": name}
+    valid_to = None if decision.valid_to_ms is None else rfc3339(decision.valid_to_ms)
+    return {
+        **of,
+        "status": decision.status,
+        "valid_from": rfc3339(decision.valid_from_ms),
+        "valid_to": valid_to,
+        "recorded_at": rfc3339(decision.recorded_at_ms),
+    }

@@ -1,0 +1,234 @@
+"""What answers on the one port?
+
+The collector and the API as one ASGI application, in one process. Each part is made here, starts
+with the application and stops with it; the roles say which. Bodies, paths and queries are never
+logged: they hold people.
+"""
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+
+import uvicorn
+from fastapi import FastAPI
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from consumers import (
+    campaigns_api,
+    campaigns_page,
+    health_api,
+    profiles_api,
+    rejected_api,
+)
+from consumers.clickhouse_reader import ClickHouseReader
+from consumers.health_api import Check, Readiness
+from runtime.access import Access
+from runtime.metrics import counter, histogram
+from runtime.problems import install_problems
+from runtime.settings import Settings
+from runtime.vault import Vault
+from schemas.errors import SettingInvalid
+
+COLLECTOR, API = "collector", "api"
+BACKLOG = 2048
+GRACE_S = 10
+"""Requests under way get this long to end when the process is asked to stop."""
+
+
+def serve(settings: Settings, roles: Sequence[str], on_ready: Callable[[], None]) -> None:
+    """Answer on [http] host and port until SIGTERM or Ctrl-C; then finish what is under way.
+
+    `on_ready` is called once connections are accepted. Raises SettingInvalid when the port is
+    taken.
+    """
+    listener = _listen(settings)
+    with listener:
+        app = build_app(settings, roles)
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+        _Server(config, on_ready, app.state.end_streams).run([listener])
+
+
+class _Server(uvicorn.Server):
+    """Tells when it is ready, ends endless answers before it waits, and returns after a signal."""
+
+    def __init__(
+        self, config: uvicorn.Config, on_ready: Callable[[], None], end_streams: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+        self._end_streams = end_streams
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._end_streams()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        # uvicorn's own raises the signal again when done, which would make a clean stop look like
+        # a death by signal. Only the main thread hears signals.
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            number: signal.signal(number, self.handle_exit)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.http.host, settings.http.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise SettingInvalid(
+            f"cannot listen on [http] host {host} port {port}: {error.strerror}; choose another "
+            "with --port or HEADWATER_HTTP_PORT"
+        ) from error
+    return listener
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the roles of one process are made of."""
+
+    checks: dict[str, Check] = field(default_factory=dict)
+    starts: list[Callable[[], None]] = field(default_factory=list)
+    stops: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    stream_ends: list[Callable[[], None]] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def running(self, _: FastAPI) -> AsyncIterator[None]:
+        """Everything is started inside, and stopped in the opposite order after it."""
+        async with AsyncExitStack() as stack:
+            for stop in self.stops:
+                stack.push_async_callback(stop)
+            for start in self.starts:
+                start()
+            yield
+
+    def end_streams(self) -> None:
+        """Answers that would go on for ever end now."""
+        for end in self.stream_ends:
+            end()
+
+
+def build_app(settings: Settings, roles: Sequence[str]) -> FastAPI:
+    """The application of `roles`; `app.state.end_streams()` ends answers that have no end."""
+    access = Access(settings.http.keys)
+    parts = _Parts()
+    app = FastAPI(
+        title="Headwater",
+        summary="Real-time customer data: exact counters, consented profiles",
+        version=_version(),
+        lifespan=parts.running,
+        redirect_slashes=False,
+    )
+    app.state.end_streams = parts.end_streams
+    if API in roles:
+        _add_api(app, settings, access, parts)
+    parts.checks["kafka"] = health_api.check_kafka(settings)
+    app.include_router(health_api.build_router(Readiness(parts.checks), access))
+    install_problems(app)
+    app.add_middleware(Observed)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("headwater")
+    except PackageNotFoundError:
+        return "of a checkout that is not installed"
+
+
+def _add_api(app: FastAPI, settings: Settings, access: Access, parts: _Parts) -> None:
+    reader = ClickHouseReader(settings.clickhouse)
+    campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
+    profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
+    rejected = rejected_api.RejectedReader(settings)
+
+    async def check_clickhouse() -> None:
+        await campaigners.counts.progress()
+
+    parts.checks |= {
+        "clickhouse": check_clickhouse,
+        "redis": health_api.check_redis(settings.redis.url),
+        "vault": health_api.check_redis(settings.vault_url),
+    }
+    parts.starts.append(campaigners.live.start)
+    parts.stops += [reader.close, profiles.close, campaigners.live.stop]
+    parts.stream_ends.append(campaigners.live.end_streams)
+    app.include_router(campaigns_page.build_router())
+    app.include_router(campaigns_api.build_router(campaigners, access))
+    app.include_router(profiles_api.build_router(profiles, settings, access))
+    app.include_router(rejected_api.build_router(rejected, access))
+
+
+class Observed:
+    """ASGI middleware: counts answers and times them to their first byte; keeps ours uncached."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._answers = counter("headwater_http_answers_total")
+        self._seconds = histogram("headwater_http_answer_seconds")
+        # Looking a labelled child up costs more than counting with it.
+        self._known: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began_s = time.perf_counter()
+
+        async def note(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._note(scope, message["status"], time.perf_counter() - began_s)
+                if scope["path"].startswith("/v1/"):
+                    message["headers"] = [*message["headers"], *_UNCACHED]
+            await send(message)
+
+        await self._app(scope, receive, note)
+
+    def _note(self, scope: Scope, status: int, took_s: float) -> None:
+        # The pattern, never the path: paths hold people.
+        route = getattr(scope.get("route"), "path", "none")
+        known = self._known.get((route, status))
+        if known is None:
+            known = self._answers.labels(route, status), self._seconds.labels(route)
+            self._known[route, status] = known
+        known[0].inc()
+        known[1].observe(took_s)
+
+
+_UNCACHED = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
