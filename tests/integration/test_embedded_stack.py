@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -202,6 +203,32 @@ def test_clickhouse_killed_under_load_keeps_what_it_acknowledged(tmp_path: Path)
             # The one in flight may be there or not, but whole.
             assert found in (list(range(acknowledged)), list(range(acknowledged + 1)))
             assert client.command("SELECT count() % 10 FROM t") == 0
+
+
+def test_clickhouse_stops_in_time_beside_a_long_query(tmp_path: Path) -> None:
+    wanted = Wanted(broker=None, redis=False, clickhouse=True)
+    with EmbeddedStack(tmp_path, wanted) as stack:
+        (server,) = stack.servers
+
+        def query() -> None:
+            with (
+                clickhouse_connect.get_client(dsn=server.address) as client,
+                suppress(ClickHouseError),
+            ):
+                client.command(
+                    "SELECT sleepEachRow(1) FROM numbers(60) FORMAT Null",
+                    settings={"function_sleep_max_microseconds_per_block": 0},
+                )
+
+        asking = threading.Thread(target=query)
+        asking.start()
+        running = "SELECT count() FROM system.processes WHERE query LIKE '%60%' AND elapsed > 0.1"
+        with clickhouse_connect.get_client(dsn=server.address) as client:
+            eventually(lambda: client.command(running) == 1, within_s=30)
+        before_s = time.monotonic()
+        server.stop()
+        assert time.monotonic() - before_s < 20
+        asking.join()
 
 
 OWNER = """
