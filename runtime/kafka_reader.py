@@ -92,11 +92,12 @@ class KafkaReader:
         """Partitions of ours that wait for `start`."""
         return frozenset(self._unstarted)
 
-    def start(self, positions: Mapping[int, int | None]) -> None:
+    def start(self, positions: Mapping[int, int | None]) -> dict[int, tuple[int, int]]:
         """Read every partition of `positions` from there on; None is the beginning of its log.
 
-        Name all of `unstarted` at once. Raises StoreRefused, naming the remedy, if a position is
-        outside the log; StoreUnavailable if Kafka does not answer.
+        Answers (first offset to be read, end of the log now) of each. Name all of `unstarted` at
+        once. Raises StoreRefused, naming the remedy, if a position is outside the log;
+        StoreUnavailable if Kafka does not answer.
         """
         begin = []
         for partition, position in positions.items():
@@ -110,6 +111,13 @@ class KafkaReader:
         self._consumer.assign(begin)
         self._consumer.resume(begin)
         self._unstarted -= set(positions)
+        return {at.partition: (at.offset, self._ends[at.partition]) for at in begin}
+
+    def restart(self) -> None:
+        """Every partition of ours waits for `start` again."""
+        self._epoch += 1
+        self._unstarted = set(self._assigned)
+        self._set_aside = []
 
     def read(self, *, limit: int, wait_s: float, fill_s: float) -> list[Batch]:
         """What has come: at most `limit` records or so, waiting up to `wait_s` for the first.

@@ -69,6 +69,7 @@ def run_accepted_to_clickhouse(
     clock: ClockMs = now_ms,
     *,
     member: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Count until `stop` is set, then finish the batch in hand and leave.
 
@@ -79,7 +80,7 @@ def run_accepted_to_clickhouse(
     # walked them all again and again, for a third of the CPU.
     gc.set_threshold(*GC_THRESHOLDS)
     store = CounterStore(settings, settings.topic_names.accepted)
-    sink = AcceptedToClickHouse(settings, store, stop, clock, member=member)
+    sink = AcceptedToClickHouse(settings, store, stop, clock, member=member, on_ready=on_ready)
     try:
         sink.run()
     finally:
@@ -98,7 +99,9 @@ class AcceptedToClickHouse:
         clock: ClockMs = now_ms,
         *,
         member: str | None = None,
+        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_ready = on_ready
         self._topic = settings.topic_names.accepted
         self._store = store
         self._stop = stop
@@ -147,6 +150,7 @@ class AcceptedToClickHouse:
         self._reader.start(positions)
         self._prefixes = {kp: prefix for kp, (prefix, _) in prefixes.items()}
         get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
+        self._on_ready()
 
     def _load(self, partitions: Iterable[int]) -> dict[int, tuple[Prefix, bool]]:
         """Progress first, then counters: these cover at least what the progress claims."""
@@ -170,7 +174,10 @@ class AcceptedToClickHouse:
             self._plan(prefix, batch)
             for batch in batches
             if (prefix := self._prefixes.get(batch.partition)) is not None
+            and batch.next_offset > prefix.next_offset
         ]
+        if not plans:
+            return
         facts = [fact for plan in plans for fact in plan.facts]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]

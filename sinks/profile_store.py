@@ -1,0 +1,205 @@
+"""How do profiles get into Redis so that an older write never replaces a newer one?
+
+Each profile is one hash, written by one script call that compares (generation, offset) of the
+record first: Redis rolls nothing back, so the script checks before it writes. The cursor of a
+partition is written after all replies, and only over the value we last saw there: a server that
+lost its newest writes, or was replaced, is noticed by its older cursor and written again from it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import redis
+from redis import exceptions as faults
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from runtime.settings import Settings
+from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
+
+ANSWER_WITHIN_S = 15
+CALLS_PER_PIPELINE = 1000
+DURABLE_WITHIN_MS = 5000
+
+# KEYS profile; ARGV generation, offset, framed SUBJECT or "" for an erased person.
+# Answers 1 written, 2 erased, 0 something as new is there. The mark of an erasure has no expiry:
+# it must outlast every replay and restored log.
+_SET_IF_NEWER = """
+local at = redis.call('HMGET', KEYS[1], 'g', 'v')
+if at[1] then
+  local g, v = tonumber(at[1]), tonumber(at[2])
+  local new_g, new_v = tonumber(ARGV[1]), tonumber(ARGV[2])
+  if g > new_g or (g == new_g and v >= new_v) then return 0 end
+end
+redis.call('DEL', KEYS[1])
+if ARGV[3] == '' then
+  redis.call('HSET', KEYS[1], 'g', ARGV[1], 'v', ARGV[2], 'd', '1')
+  return 2
+end
+redis.call('HSET', KEYS[1], 'g', ARGV[1], 'v', ARGV[2], 'p', ARGV[3])
+return 1
+"""
+
+# KEYS cursor; ARGV the value that we know to be there ("" for none), the new value. A retry finds
+# the new value there, when only the answer was lost.
+_MOVE_CURSOR = """
+local at = redis.call('GET', KEYS[1]) or ''
+if at ~= ARGV[1] and at ~= ARGV[2] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+_PASSING = (
+    faults.BusyLoadingError,
+    faults.ClusterDownError,
+    faults.MasterDownError,
+    faults.OutOfMemoryError,
+    faults.ReadOnlyError,
+    faults.TryAgainError,
+)
+_PASSING_WORDS = ("OOM", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileWrite:
+    """The newest record of one person in a batch; `value` of None erases."""
+
+    pid: bytes
+    offset: int
+    value: bytes | None
+
+
+class ProfileStore:
+    """Profiles and cursors of one topic and generation. For one thread.
+
+    Every method raises StoreUnavailable or StoreRefused, and after either may be called again.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        if not settings.redis.url:
+            raise SettingInvalid(
+                "[redis] url is not set; add it to headwater.toml, set HEADWATER_REDIS_URL, or "
+                "start with `headwater up`"
+            )
+        self._generation = settings.kafka.generation
+        self._topic = topic
+        self._prefix = settings.redis.key_prefix
+        self._redis: redis.Redis = redis.Redis.from_url(
+            settings.redis.url,
+            socket_timeout=ANSWER_WITHIN_S,
+            socket_connect_timeout=ANSWER_WITHIN_S,
+            # The caller repeats a whole batch; a silent repeat of one call would hide a restart.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._known: dict[int, bytes] = {}
+        self._set_if_newer = self._redis.register_script(_SET_IF_NEWER)
+        self._move_cursor = self._redis.register_script(_MOVE_CURSOR)
+
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """Of each partition the next offset by its cursor; None without one of this generation.
+
+        From then on a cursor counts as lost when it is not as we saw it here or set it since.
+        """
+        self._known = self._cursors(list(partitions))
+        return {p: self._parse(p, value) for p, value in self._known.items()}
+
+    def lost_cursors(self, partitions: Iterable[int]) -> list[int]:
+        """Partitions whose cursor somebody moved, or the server forgot."""
+        found = self._cursors(list(partitions))
+        return [p for p, value in found.items() if value != self._known.get(p)]
+
+    def _cursors(self, partitions: list[int]) -> dict[int, bytes]:
+        if not partitions:
+            return {}
+        with _answering("for cursors"):
+            found = self._redis.mget([self._cursor_key(p) for p in partitions])
+        values = [value if isinstance(value, bytes) else b"" for value in found]
+        return dict(zip(partitions, values, strict=True))
+
+    def write(self, writes: Sequence[ProfileWrite]) -> None:
+        """Each profile is at least as new as its write. All of them answered, or it raises."""
+        generation = str(self._generation)
+        for start in range(0, len(writes), CALLS_PER_PIPELINE):
+            with _answering("to write profiles"):
+                pipeline = self._redis.pipeline(transaction=False)
+                for write in writes[start : start + CALLS_PER_PIPELINE]:
+                    self._set_if_newer(
+                        keys=[self._prefix + write.pid.hex()],
+                        args=[generation, write.offset, write.value or b""],
+                        client=pipeline,
+                    )
+                pipeline.execute()
+
+    def move_cursors(self, positions: Mapping[int, int]) -> list[int]:
+        """Set cursors, and answer the partitions whose cursor was lost, which stays as it is.
+
+        Of those, read on from where `positions` says.
+        """
+        values = {p: f"{self._generation}:{at}".encode() for p, at in positions.items()}
+        with _answering("to move cursors"):
+            pipeline = self._redis.pipeline(transaction=False)
+            for partition, value in values.items():
+                self._move_cursor(
+                    keys=[self._cursor_key(partition)],
+                    args=[self._known.get(partition, b""), value],
+                    client=pipeline,
+                )
+            moved = pipeline.execute()
+        lost = [partition for partition, done in zip(values, moved, strict=True) if not done]
+        self._known |= {p: value for p, value in values.items() if p not in lost}
+        return lost
+
+    def make_durable(self) -> None:
+        """All that this connection wrote is on disk there (WAITAOF, Redis 7.2)."""
+        with _answering("to sync its log"):
+            (local, _) = self._redis.waitaof(1, 0, DURABLE_WITHIN_MS)
+        if local < 1:
+            raise StoreUnavailable(f"Redis did not sync within {DURABLE_WITHIN_MS} ms")
+
+    def close(self) -> None:
+        """End the connection."""
+        self._redis.close()
+
+    def _cursor_key(self, partition: int) -> str:
+        return f"{self._prefix}cursor:{self._topic}:{partition}"
+
+    def _parse(self, partition: int, value: bytes) -> int | None:
+        if not value:
+            return None
+        generation, _, position = value.decode().partition(":")
+        if int(generation) > self._generation:
+            raise StoreRefused(
+                f"the cursor of {self._topic}[{partition}] in Redis is of generation {generation}; "
+                f"[kafka] generation is {self._generation}: raise it to {generation}"
+            )
+        return int(position) if int(generation) == self._generation else None
+
+
+@contextmanager
+def _answering(asked: str) -> Iterator[None]:
+    try:
+        yield
+    except faults.AuthenticationError as error:
+        raise StoreRefused(f"Redis refused us {asked}: {_brief(error)}") from error
+    except faults.ResponseError as error:
+        text = str(error)
+        if isinstance(error, _PASSING) or any(word in text[:200] for word in _PASSING_WORDS):
+            raise StoreUnavailable(f"Redis cannot do it now, {asked}: {_brief(error)}") from error
+        if "appendonly is disabled" in text:
+            raise StoreRefused(
+                "Redis keeps no append-only file, so profiles would not survive it: "
+                "set appendonly yes"
+            ) from error
+        if "unknown command" in text.lower():
+            raise StoreRefused(
+                "Redis has no WAITAOF; 7.2 or later, or Valkey, is needed"
+            ) from error
+        raise StoreRefused(f"Redis refused {asked}: {_brief(error)}") from error
+    except (faults.RedisError, OSError) as error:
+        raise StoreUnavailable(f"Redis did not answer {asked}: {type(error).__name__}") from error
+
+
+def _brief(error: Exception) -> str:
+    # The rest of a message may quote a key or a value.
+    return f"{type(error).__name__} {str(error).split(' ', 1)[0][:40]}"

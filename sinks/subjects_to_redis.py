@@ -1,0 +1,212 @@
+"""How does Redis come to hold the newest profile of every person, and none of an erased one?
+
+`subjects` is compacted: the newest record of a pid is the person. Writes are set-if-newer, so they
+may be repeated, and the sink begins where its cursor in Redis says. That cursor is part of what it
+describes: a Redis that lost its newest writes, or stands in for another, has an older one.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from runtime.clock import ClockMs, now_ms
+from runtime.kafka_reader import Batch, KafkaReader
+from runtime.logs import get_logger
+from runtime.metrics import counter, gauge, histogram
+from runtime.retry import Stopped, retry_in_place
+from runtime.settings import Settings
+from schemas.codec import SUBJECT, Malformed
+from schemas.errors import StoreRefused
+from schemas.subjects import PID_BYTES
+from sinks.profile_store import ProfileStore, ProfileWrite
+
+T = TypeVar("T")
+
+SINK = "subjects-to-redis"
+BATCH_RECORDS = 10_000
+IDLE_WAIT_S = 0.2
+DURABLE_EVERY_S = 5.0
+"""Under load. With appendfsync everysec a sync takes up to a second, in which no profile moves; and
+nothing waits for it but Kafka's group offsets: after a crash the cursor says what Redis has."""
+
+REBUILD_PROFILES = 200_000
+"""Held of one partition during a rebuild before they are written anyway."""
+
+
+def run_subjects_to_redis(
+    settings: Settings,
+    stop: threading.Event,
+    clock: ClockMs = now_ms,
+    *,
+    member: str | None = None,
+    on_ready: Callable[[], None] = lambda: None,
+) -> None:
+    """Write profiles until `stop` is set, then finish the batch in hand and leave.
+
+    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is
+    called each time that partitions were taken up. Raises StoreRefused when only a person can help;
+    a store that is away is waited for. `clock` is not needed: versions are offsets.
+    """
+    sink = SubjectsToRedis(settings, stop, member=member, on_ready=on_ready)
+    try:
+        sink.run()
+    finally:
+        sink.close()
+
+
+class SubjectsToRedis:
+    """The sink of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        stop: threading.Event,
+        *,
+        member: str | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._on_ready = on_ready
+        self._topic = settings.topic_names.subjects
+        self._stop = stop
+        self._store = ProfileStore(settings, self._topic)
+        self._positions: dict[int, int] = {}
+        self._rebuilding: dict[int, int] = {}
+        self._held: dict[int, dict[bytes, ProfileWrite]] = {}
+        self._not_durable: set[int] = set()
+        self._durable_at_s = time.monotonic()
+        self._reader = KafkaReader(
+            settings,
+            self._topic,
+            f"{settings.kafka.topic_prefix}{SINK}",
+            member=member,
+            on_lost=self._forget,
+        )
+
+    def run(self) -> None:
+        """Until `stop`; see run_subjects_to_redis."""
+        try:
+            while not self._stop.is_set():
+                self.step()
+            if self._not_durable:
+                self._make_durable()
+        except Stopped:
+            get_logger().info("stopped_while_waiting", sink=SINK)
+
+    def step(self) -> None:
+        """Start new partitions, or write what has come."""
+        if self._reader.unstarted:
+            self._retry(self._start, "start")
+        batches = self._reader.read(limit=BATCH_RECORDS, wait_s=IDLE_WAIT_S, fill_s=0)
+        if batches:
+            self._write(batches)
+        is_due = time.monotonic() - self._durable_at_s > DURABLE_EVERY_S
+        if is_due or (self._not_durable and not batches):
+            self._make_durable()
+
+    def close(self) -> None:
+        """Leave the group."""
+        self._reader.close()
+        self._store.close()
+
+    def _start(self) -> None:
+        partitions = self._reader.unstarted
+        if not partitions:
+            return
+        positions = self._store.positions(partitions)
+        ranges = self._reader.start(positions)
+        self._positions = {p: begin for p, (begin, _) in ranges.items()}
+        self._not_durable = set()
+        self._held = {}
+        # Without a cursor Redis is new or was lost. People erased later in the log must not appear
+        # meanwhile: the newest record of each key is found first, and only that is written.
+        self._rebuilding = {
+            p: end for p, (begin, end) in ranges.items() if positions[p] is None and begin < end
+        }
+        get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
+        self._on_ready()
+
+    def _write(self, batches: list[Batch]) -> None:
+        began_s = time.monotonic()
+        writes: list[ProfileWrite] = []
+        moves: dict[int, int] = {}
+        for batch in batches:
+            p = batch.partition
+            if p not in self._positions or batch.next_offset <= self._positions[p]:
+                continue
+            newest = self._held.pop(p, {})
+            newest.update(self._newest(batch))
+            if batch.next_offset < self._rebuilding.get(p, 0) and len(newest) < REBUILD_PROFILES:
+                self._held[p] = newest
+                continue
+            self._rebuilding.pop(p, None)
+            writes += newest.values()
+            moves[p] = batch.next_offset
+        if not moves:
+            return
+        self._retry(lambda: self._store.write(writes), "write profiles")
+        # After every reply: what the cursor claims is there.
+        lost = self._retry(lambda: self._store.move_cursors(moves), "move cursors")
+        if lost:
+            self._begin_again(lost)
+            return
+        self._positions |= {p: at for p, at in moves.items() if p in self._positions}
+        self._not_durable |= set(moves)
+        counter("headwater_sink_rows_total").labels(SINK, "profiles").inc(len(writes))
+        histogram("headwater_sink_batch_seconds").labels(SINK).observe(time.monotonic() - began_s)
+        for p, lag in self._reader.lag(self._positions).items():
+            gauge("headwater_sink_lag_records").labels(SINK, str(p)).set(lag)
+
+    def _newest(self, batch: Batch) -> dict[bytes, ProfileWrite]:
+        """The newest record of each person; the lanes' own records (cursor, sightings) left out."""
+        values = {
+            key: (offset, value)
+            for offset, key, value in batch.records
+            if key is not None and len(key) == PID_BYTES
+        }
+        return {
+            pid: ProfileWrite(
+                pid, offset, None if self._is_erased(batch.partition, offset, value) else value
+            )
+            for pid, (offset, value) in values.items()
+        }
+
+    def _is_erased(self, partition: int, offset: int, value: bytes | None) -> bool:
+        if value is None:
+            return True
+        try:
+            return SUBJECT.decode(value).erased_at_ms is not None
+        except Malformed as error:
+            raise StoreRefused(
+                f"{self._topic}[{partition}]@{offset} is no subject ({error}): somebody else "
+                "writes to our topic, or this version is older than the log; nothing from here on "
+                "is written"
+            ) from error
+
+    def _make_durable(self) -> None:
+        self._retry(self._store.make_durable, "sync Redis")
+        self._durable_at_s = time.monotonic()
+        self._reader.commit({p: self._positions[p] for p in self._not_durable})
+        self._not_durable = set()
+        # A Redis that went back while nothing happened would wait for the next record to be seen.
+        lost = self._retry(lambda: self._store.lost_cursors(self._positions), "look for cursors")
+        if lost:
+            self._begin_again(lost)
+
+    def _begin_again(self, lost: list[int]) -> None:
+        get_logger().warning(
+            "cursor_lost", sink=SINK, topic=self._topic, partitions=lost, doing="read again from it"
+        )
+        self._reader.restart()
+
+    def _retry(self, action: Callable[[], T], doing: str) -> T:
+        return retry_in_place(
+            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
+        )
+
+    def _forget(self, partitions: Iterable[int]) -> None:
+        for partition in partitions:
+            self._positions.pop(partition, None)
+            self._held.pop(partition, None)
+            self._rebuilding.pop(partition, None)
+            self._not_durable.discard(partition)
