@@ -1,0 +1,228 @@
+"""How many events does one stream worker handle in a second of its processor time?
+
+    python -m bench.throughput [--events 200000] [--rounds 3] [--peer-events 20000]
+
+Each round fills fresh topics, then runs one Headwater worker with both sinks beside it until
+everything is in ClickHouse and Redis, then stock Faust on the same job in the same round: compare
+the two of one run, never numbers of different days. Processor time is the worker process's, user
+and system, from the first batch on. A row for each engine goes to bench/results.csv.
+"""
+
+import argparse
+import csv
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.workload import fill
+from headwater.keys import provide_keys
+from headwater.roles import prepare_stores
+from runtime.embedded import EmbeddedStack, Wanted
+from runtime.settings import ClickHouse, Kafka, Redis, Settings
+
+RESULTS = Path(__file__).parent / "results.csv"
+WITHIN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One engine once: events per second of wall and of the worker's processor time."""
+
+    per_wall_s: float
+    per_cpu_s: float
+
+
+def main() -> None:
+    """Run the rounds and write their rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--peer-events", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-record", action="store_true", help="write no row to results.csv")
+    chosen = parser.parse_args()
+    ours: list[Round] = []
+    theirs: list[Round] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="headwater-bench-") as folder,
+        EmbeddedStack(Path(folder) / "servers", Wanted(), say=print) as stack,
+    ):
+        for number in range(chosen.rounds):
+            settings = _settings(stack, Path(folder), number)
+            prepare_stores(settings)
+            ours.append(_headwater(settings, Path(folder), chosen.events, seed=number))
+            theirs.append(_stock_faust(settings, Path(folder), chosen.peer_events, seed=number))
+            ratio = ours[-1].per_cpu_s / theirs[-1].per_cpu_s
+            print(
+                f"round {number + 1}: headwater {ours[-1].per_cpu_s:,.0f}/cpu-s "
+                f"({ours[-1].per_wall_s:,.0f}/s), stock Faust {theirs[-1].per_cpu_s:,.0f}/cpu-s: "
+                f"{ratio:.1f} times"
+            )
+        broker = stack.broker_kind
+    if not chosen.no_record:
+        _record(f"throughput headwater, both sinks, {broker}", ours)
+        _record(f"throughput stock faust, no state log, {broker}", theirs)
+
+
+def _settings(stack: EmbeddedStack, folder: Path, number: int) -> Settings:
+    addresses = stack.addresses
+    bare = Settings(
+        data_dir=str(folder / "data"),
+        kafka=Kafka(
+            bootstrap_servers=addresses.bootstrap_servers,
+            topic_prefix=f"bench{number}.",
+            instance_id="bench",
+            is_trial=stack.broker_kind == "trial",
+        ),
+        redis=Redis(url=addresses.redis_url, key_prefix=f"bench{number}:"),
+        clickhouse=ClickHouse(url=addresses.clickhouse_url, database=f"bench{number}"),
+    )
+    return provide_keys(bare, folder / "data").settings
+
+
+def _headwater(settings: Settings, folder: Path, events: int, *, seed: int) -> Round:
+    accepted = fill(settings.kafka.bootstrap_servers, settings.topic_names.collected, events, seed)
+    file = folder / f"settings{seed}.json"
+    file.write_text(settings.model_dump_json(), "utf-8")
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(role: str) -> tuple[subprocess.Popen[bytes], Path]:
+        ready = folder / f"{role}{seed}.ready"
+        log = (folder / f"{role}.log").open("ab")
+        command = [sys.executable, "-m", "headwater", "run", role, "--settings", str(file)]
+        process = subprocess.Popen([*command, "--ready-file", str(ready)], stderr=log, stdout=log)
+        started.append(process)
+        return process, ready
+
+    try:
+        for role in ("accepted-to-clickhouse", "subjects-to-redis"):
+            _until((start(role)[1]).exists)
+        worker, ready = start("streams")
+        _until(ready.exists)
+        cpu_before_s, began_s = _cpu_s(worker.pid), time.perf_counter()
+        counted = _facts_counter(settings)
+        done_s = cpu_s = 0.0
+
+        def is_finished() -> bool:
+            nonlocal done_s, cpu_s
+            cpu_s, done_s = _cpu_s(worker.pid) - cpu_before_s, time.perf_counter() - began_s
+            return counted() >= accepted
+
+        _until(is_finished)
+        return Round(events / done_s, events / cpu_s)
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(30)
+
+
+def _facts_counter(settings: Settings) -> Callable[[], int]:
+    from runtime.clickhouse import connect
+
+    client = connect(settings)
+    query = "SELECT sum(records) FROM progress FINAL"
+    return lambda: int(client.query(query).result_rows[0][0] or 0)
+
+
+def _stock_faust(settings: Settings, folder: Path, events: int, *, seed: int) -> Round:
+    names = {"collected": f"peer{seed}.collected", "accepted": f"peer{seed}.accepted"}
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
+    for future in admin.create_topics([NewTopic(name, 4, 1) for name in names.values()]).values():
+        future.result(30)
+    fill(settings.kafka.bootstrap_servers, names["collected"], events, seed)
+    ready, done = folder / f"peer{seed}.ready", folder / f"peer{seed}.done"
+    config = folder / f"peer{seed}.json"
+    config.write_text(
+        json.dumps(
+            {
+                "group": f"peer{seed}",
+                "bootstrap_servers": settings.kafka.bootstrap_servers,
+                "data_dir": str(folder / f"faust{seed}"),
+                "ready_file": str(ready),
+                "done_file": str(done),
+                "events": events,
+                **names,
+            }
+        ),
+        "utf-8",
+    )
+    log = (folder / "peer.log").open("ab")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "bench.peers.stock_faust", str(config)], stderr=log, stdout=log
+    )
+    try:
+        _until(ready.exists)
+        cpu_before_s, began_s = _cpu_s(worker.pid), time.perf_counter()
+        _until(done.exists)
+        took_s = time.perf_counter() - began_s
+        return Round(events / took_s, events / (_cpu_s(worker.pid) - cpu_before_s))
+    finally:
+        worker.terminate()
+        worker.wait(60)
+
+
+def _cpu_s(process_id: int) -> float:
+    """Processor seconds of a process so far, user and system, from /proc."""
+    after_name = Path(f"/proc/{process_id}/stat").read_text("utf-8").rsplit(")", 1)[1].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + WITHIN_S
+    while not condition():
+        if time.monotonic() > give_up_s:
+            raise SystemExit("the benchmark did not finish in time")
+        time.sleep(0.02)
+
+
+def _record(name: str, rounds: list[Round]) -> None:
+    def spread(values: list[float]) -> list[str]:
+        return [f"{value:.0f}" for value in (min(values), statistics.median(values), max(values))]
+
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
+    is_new = not RESULTS.exists()
+    with RESULTS.open("a", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        if is_new:
+            rows.writerow(HEADINGS)
+        wall = spread([each.per_wall_s for each in rounds])
+        cpu = spread([each.per_cpu_s for each in rounds])
+        today = datetime.now(UTC).date().isoformat()
+        rows.writerow([today, commit, machine, name, *wall, *cpu, "", "", ""])
+
+
+HEADINGS = (
+    "date",
+    "commit",
+    "machine",
+    "what",
+    "events_per_s_min",
+    "events_per_s_median",
+    "events_per_s_max",
+    "events_per_cpu_s_min",
+    "events_per_cpu_s_median",
+    "events_per_cpu_s_max",
+    "latency_ms_p50",
+    "latency_ms_p99",
+    "latency_ms_max",
+)
+
+if __name__ == "__main__":
+    main()
