@@ -161,11 +161,11 @@ def verify(as_json: AsJson = False, config: Config = None, data_dir: DataDir = N
 
     verdict = recount(settings_in_force(chosen_settings(config, data_dir=data_dir)))
     if as_json:
-        _print_json(verdict.as_json())
+        _print_json(verdict.to_json())
     else:
         for line in verdict.lines():
             _say(line)
-    if not verdict.holds:
+    if not verdict.is_verified:
         raise typer.Exit(1)
 
 

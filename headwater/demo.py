@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -167,7 +169,7 @@ class _Shop:
 
     def _compare(self) -> Outcome:
         answer, differences = self._settle()
-        self._console.print(_table(answer))
+        self._console.print(_table(answer, self._console.width))
         # Counting again takes a while: whatever would still have changed has changed after it.
         verdict = verify(self._house.settings)
         if not differences:
@@ -184,7 +186,7 @@ class _Shop:
         for line in verdict.lines():
             self._console.print(escape(line))
         self._console.print(f"Page: {escape(_page(self._house))}")
-        return Outcome(not differences, verdict.holds)
+        return Outcome(not differences, verdict.is_verified)
 
     def _settle(self) -> tuple[dict[str, object], list[str]]:
         """Wait until the counters equal the ledger, or have come to rest elsewhere."""
@@ -243,7 +245,7 @@ def _page(house: House) -> str:
 def _console() -> Console:
     console = Console(soft_wrap=False, highlight=False)
     # A file or a pipe has no width: lines there are not to be broken at 80.
-    return console if console.is_terminal else Console(width=160, highlight=False)
+    return console if console.is_terminal else Console(width=120, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -267,28 +269,30 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     yield on_progress
 
 
-def _table(answer: dict[str, object]) -> Table:
-    """The campaigns as people read them."""
+def _table(answer: dict[str, object], width: int) -> Table:
+    """The campaigns as people read them, in `width` characters."""
     shown = {
         "sent": "sent",
         "delivered": "delivered",
-        "opened by": "unique_opened",
-        "clicked by": "unique_clicked",
-        "unsub.": "unsubscribed",
+        "opened": "unique_opened",
+        "clicked": "unique_clicked",
         "visits": "visits",
-        "carts": "cart_adds",
         "orders": "orders",
         "buyers": "buyers",
     }
-    table = Table(title="Campaigns", title_justify="left")
-    table.add_column("campaign")
-    for title in (*shown, "revenue"):
-        table.add_column(title, justify="right")
     campaigns = answer["campaigns"]
     assert isinstance(campaigns, list)
+    currencies = sorted({part["currency"] for each in campaigns for part in each["revenue"]})
+    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("campaign", no_wrap=True)
+    # A narrow terminal shows one currency; the page shows all.
+    for title in (*shown, *currencies[: len(currencies) if width >= 110 else 1]):
+        table.add_column(title, justify="right", no_wrap=True)
     for campaign in campaigns:
         counters = campaign["counters"]
-        revenue = ", ".join(f"{part['amount']} {part['currency']}" for part in campaign["revenue"])
-        numbers = [f"{counters.get(name, 0):,}" for name in shown.values()]
-        table.add_row(escape(str(campaign["campaign_id"])), *numbers, revenue)
+        revenue = {part["currency"]: Decimal(part["amount"]) for part in campaign["revenue"]}
+        cells = [f"{counters.get(name, 0):,}" for name in shown.values()]
+        cells += [f"{revenue.get(currency, Decimal(0)):,.2f}" for currency in currencies]
+        name = escape(str(campaign["campaign_id"]))
+        table.add_row(name, *cells[: len(table.columns) - 1])
     return table
