@@ -96,7 +96,7 @@ def build_router(campaigners: Campaigners, access: Access) -> APIRouter:
     """`GET /v1/campaigns`, `/stream` and `/{id}/series`."""
     router = APIRouter(
         prefix="/v1/campaigns",
-        tags=["campaigns"],
+        tags=["Campaigns"],
         dependencies=[Depends(access.require("viewer"))],
     )
 

@@ -34,7 +34,7 @@ _HEADERS = {
 
 def build_router() -> APIRouter:
     """`GET /` and the files it names."""
-    router = APIRouter(include_in_schema=True, tags=["page"])
+    router = APIRouter(tags=["Page"])
     folder = resources.files("consumers") / "page"
     files = {name: (folder / name).read_bytes() for name in _MEDIA_TYPES}
     tags = {name: f'"{hashlib.sha256(file).hexdigest()[:32]}"' for name, file in files.items()}

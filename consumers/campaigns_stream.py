@@ -37,11 +37,12 @@ class LiveCounters:
         self._news = asyncio.Event()
         self._number = 0
         self._frame = b""
+        self._is_first = False
         self._is_closing = False
         self._poller: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Poll from now on, while there are listeners. Needs a running loop."""
+    async def start(self) -> None:
+        """Poll from now on, while there are listeners."""
         self._poller = asyncio.create_task(self._poll(), name="live-counters")
 
     def end_streams(self) -> None:
@@ -58,9 +59,12 @@ class LiveCounters:
 
     async def listen(self) -> AsyncIterator[bytes]:
         """Frames for one listener: the newest at once, then each change, and signs of life."""
+        seen = 0
+        if not self._listeners:
+            # The last frame is of the time when somebody watched: this one waits for a new one.
+            seen, self._is_first = self._number, True
         self._listeners += 1
         self._wanted.set()
-        seen = 0
         try:
             while not self._is_closing:
                 news = self._news
@@ -78,29 +82,31 @@ class LiveCounters:
                 self._wanted.clear()
 
     async def _poll(self) -> None:
-        shown: bytes | None = None
+        told: bytes | None = None
         read_at: Progress | None = None
         read_at_s = 0.0
         while True:
             await self._wanted.wait()
+            if self._is_first:
+                self._is_first = False
+                told = read_at = None
             try:
                 progress = await self._progress()
-                is_old = time.monotonic() - read_at_s > READ_AGAIN_AFTER_S
-                if progress != read_at or is_old or shown is None:
+                if progress != read_at or time.monotonic() - read_at_s > READ_AGAIN_AFTER_S:
                     answer = await self._read(progress)
                     read_at, read_at_s = progress, time.monotonic()
-                    if answer != shown:
-                        shown = answer
-                        self._publish(b"event: counters\ndata: " + answer + b"\n\n")
+                    told = self._tell(b"event: counters\ndata: " + answer + b"\n\n", told)
             except StreamError as fault:
-                if shown is not None or not self._number:
+                if told != _STALE:
                     get_logger().warning("counters_not_read", fault=str(fault))
-                    self._publish(_STALE)
-                shown = None
+                told = self._tell(_STALE, told)
+                read_at = None
             await asyncio.sleep(POLL_EVERY_S)
 
-    def _publish(self, frame: bytes) -> None:
-        self._number += 1
-        self._frame = b"id: %d\n" % self._number + frame
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _tell(self, frame: bytes, told: bytes | None) -> bytes:
+        if frame != told:
+            self._number += 1
+            self._frame = b"id: %d\n" % self._number + frame
+            news, self._news = self._news, asyncio.Event()
+            news.set()
+        return frame

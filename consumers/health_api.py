@@ -109,7 +109,7 @@ def check_redis(url: str) -> Check:
 
 def build_router(readiness: Readiness, access: Access) -> APIRouter:
     """`GET /healthz`, `/readyz`, `/metrics`."""
-    router = APIRouter(tags=["operation"])
+    router = APIRouter(tags=["Operation"])
 
     @router.get("/healthz", response_class=Response, summary="Is the process alive?")
     async def get_health() -> Response:

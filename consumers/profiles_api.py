@@ -117,7 +117,7 @@ def build_router(
     profiles: Profiles, settings: Settings, access: Access, clock_ms: ClockMs = now_ms
 ) -> APIRouter:
     """`GET /v1/profiles/{subject}`."""
-    router = APIRouter(tags=["profiles"])
+    router = APIRouter(tags=["Profiles"])
     purpose = settings.purposes.get("personalisation")
     # A purpose that nobody declared has no legal basis at all.
     basis = purpose.basis if purpose is not None else "consent"

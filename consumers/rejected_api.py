@@ -142,7 +142,7 @@ def view_rejected(record: Rejected) -> dict[str, object]:
 
 def build_router(reader: RejectedReader, access: Access) -> APIRouter:
     """`GET /v1/events/rejected`."""
-    router = APIRouter(tags=["operation"])
+    router = APIRouter(tags=["Operation"])
     # A reader holds a connection and a batch in memory: one at a time is enough for operators.
     turn = asyncio.Lock()
 

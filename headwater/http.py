@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Seque
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -28,12 +29,14 @@ from consumers import (
 )
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.health_api import Check, Readiness
+from producers import http_to_collected
+from producers.calls_to_collected import Collector
 from runtime.access import Access
 from runtime.metrics import counter, histogram
 from runtime.problems import install_problems
 from runtime.settings import Settings
 from runtime.vault import Vault
-from schemas.errors import SettingInvalid
+from schemas.errors import SettingInvalid, StoreRefused, StreamError
 
 COLLECTOR, API = "collector", "api"
 BACKLOG = 2048
@@ -45,7 +48,7 @@ def serve(settings: Settings, roles: Sequence[str], on_ready: Callable[[], None]
     """Answer on [http] host and port until SIGTERM or Ctrl-C; then finish what is under way.
 
     `on_ready` is called once connections are accepted. Raises SettingInvalid when the port is
-    taken.
+    taken, StoreUnavailable or StoreRefused when a part does not start.
     """
     listener = _listen(settings)
     with listener:
@@ -64,7 +67,12 @@ def serve(settings: Settings, roles: Sequence[str], on_ready: Callable[[], None]
             timeout_keep_alive=75,
             timeout_graceful_shutdown=GRACE_S,
         )
-        _Server(config, on_ready, app.state.end_streams).run([listener])
+        parts: Parts = app.state.parts
+        try:
+            _Server(config, on_ready, parts.end_streams).run([listener])
+        except SystemExit:
+            # uvicorn's way to say that the application did not start.
+            raise parts.fault or StoreRefused("the HTTP server did not start") from None
 
 
 class _Server(uvicorn.Server):
@@ -119,23 +127,32 @@ def _listen(settings: Settings) -> socket.socket:
     return listener
 
 
+Step = Callable[[], Awaitable[None]]
+
+
 @dataclass(slots=True)
-class _Parts:
+class Parts:
     """What the roles of one process are made of."""
 
     checks: dict[str, Check] = field(default_factory=dict)
-    starts: list[Callable[[], None]] = field(default_factory=list)
-    stops: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    lives: list[tuple[Step | None, Step]] = field(default_factory=list)
+    """(start, stop) of each; a part that has started is stopped, the last one first."""
     stream_ends: list[Callable[[], None]] = field(default_factory=list)
+    fault: StreamError | None = None
+    """Why the start failed."""
 
     @asynccontextmanager
     async def running(self, _: FastAPI) -> AsyncIterator[None]:
-        """Everything is started inside, and stopped in the opposite order after it."""
+        """Every part is started inside, and stopped after it."""
         async with AsyncExitStack() as stack:
-            for stop in self.stops:
+            for start, stop in self.lives:
                 stack.push_async_callback(stop)
-            for start in self.starts:
-                start()
+                try:
+                    if start is not None:
+                        await start()
+                except StreamError as fault:
+                    self.fault = fault
+                    raise
             yield
 
     def end_streams(self) -> None:
@@ -145,9 +162,9 @@ class _Parts:
 
 
 def build_app(settings: Settings, roles: Sequence[str]) -> FastAPI:
-    """The application of `roles`; `app.state.end_streams()` ends answers that have no end."""
+    """The application of `roles`; its Parts are in `app.state.parts`."""
     access = Access(settings.http.keys)
-    parts = _Parts()
+    parts = Parts()
     app = FastAPI(
         title="Headwater",
         summary="Real-time customer data: exact counters, consented profiles",
@@ -155,13 +172,24 @@ def build_app(settings: Settings, roles: Sequence[str]) -> FastAPI:
         lifespan=parts.running,
         redirect_slashes=False,
     )
-    app.state.end_streams = parts.end_streams
+    app.state.parts = parts
+    if COLLECTOR in roles:
+        _add_collector(app, settings, parts)
     if API in roles:
         _add_api(app, settings, access, parts)
     parts.checks["kafka"] = health_api.check_kafka(settings)
     app.include_router(health_api.build_router(Readiness(parts.checks), access))
     install_problems(app)
     app.add_middleware(Observed)
+    describe = app.openapi
+
+    def describe_all() -> dict[str, Any]:
+        described = describe()
+        schemes = described.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes |= http_to_collected.SECURITY_SCHEMES
+        return described
+
+    app.openapi = describe_all  # type: ignore[method-assign]
     return app
 
 
@@ -172,7 +200,14 @@ def _version() -> str:
         return "of a checkout that is not installed"
 
 
-def _add_api(app: FastAPI, settings: Settings, access: Access, parts: _Parts) -> None:
+def _add_collector(app: FastAPI, settings: Settings, parts: Parts) -> None:
+    collector = Collector.from_settings(settings)
+    parts.lives.append((collector.start, collector.close))
+    parts.checks["collector"] = collector.check
+    app.include_router(http_to_collected.collector_router(collector))
+
+
+def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> None:
     reader = ClickHouseReader(settings.clickhouse)
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
@@ -186,8 +221,11 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: _Parts) ->
         "redis": health_api.check_redis(settings.redis.url),
         "vault": health_api.check_redis(settings.vault_url),
     }
-    parts.starts.append(campaigners.live.start)
-    parts.stops += [reader.close, profiles.close, campaigners.live.stop]
+    parts.lives += [
+        (None, reader.close),
+        (None, profiles.close),
+        (campaigners.live.start, campaigners.live.stop),
+    ]
     parts.stream_ends.append(campaigners.live.end_streams)
     app.include_router(campaigns_page.build_router())
     app.include_router(campaigns_api.build_router(campaigners, access))

@@ -34,7 +34,7 @@ const GROUPS = [
   ["E-mail", [
     count("sent", "Sent"), count("delivered", "Delivered"),
     people("unique_opened", "Openers"), people("unique_clicked", "Clickers"),
-    count("unsubscribed", "Unsubscribed"), count("bounced", "Bounced"),
+    count("unsubscribed", "Unsubscribed"), count("bounced", "Bounced", more),
     count("opened", "Opens", more), count("machine_opened", "Machine opens", more),
     count("clicked", "Clicks", more), count("spam_reported", "Marked as spam", more),
     count("suppressed", "Suppressed", more),
@@ -50,7 +50,7 @@ const GROUPS = [
     count("cart_adds", "Added to cart", more), count("checkouts", "Checkouts", more),
   ]],
   ["Orders", [
-    count("orders", "Orders"), people("buyers", "Buyers"),
+    count("orders", "Orders"), people("buyers", "Buyers", more),
     money((campaign) => campaign.revenue, "Revenue"),
     count("refunds", "Refunds", more),
     money((campaign) => campaign.refunded, "Refunded"),

@@ -71,10 +71,12 @@ class Served:
 
 
 @contextmanager
-def serving(settings: Settings, roles: Sequence[str] = ("api",)) -> Iterator[Served]:
-    """The application of `roles` on a free port, stopped as in production."""
+def serving(
+    settings: Settings, roles: Sequence[str] = ("api",), *, port: int = 0
+) -> Iterator[Served]:
+    """The application of `roles` on `port` (0: a free one), stopped as in production."""
     app = build_app(settings, roles)
-    config = uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=5)
+    config = uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=5)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -84,7 +86,7 @@ def serving(settings: Settings, roles: Sequence[str] = ("api",)) -> Iterator[Ser
         port = server.servers[0].sockets[0].getsockname()[1]
         yield Served(f"http://127.0.0.1:{port}", settings)
     finally:
-        app.state.end_streams()
+        app.state.parts.end_streams()
         server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
