@@ -11,45 +11,46 @@ from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
 
-from runtime.sealing import IdType, KeyRing, Person, frame, normalise_email, unframe
+from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, normalise_email, unframe
 from schemas.errors import StoreRefused, StoreUnavailable
 
 FRESH_MS = 3000
 """How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
 seconds behind. Who finds so young a row waits for it as its maker does."""
 
-# Arguments: prefix, fresh ms, then for each identifier: hash, candidate pid, wrapped key, sealed
-# identifier (the last three empty: look up only). Answers for each: {pid, wrapped key, is fresh},
-# {erased at ms} or {}. Given a candidate, a fresh row is touched: WAITAOF covers only what its own
-# connection wrote.
+# Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 4), and these: hash,
+# candidate pid, wrapped key, sealed identifier (without a candidate: look up only). Answers one
+# string for each, because a client parses few long ones faster than many short ones: '-' missing,
+# 'e' and when it was erased (ms), or 'f' (fresh) or 'p', pid, wrapped key. Given a candidate, a
+# fresh row is touched: WAITAOF covers only what its own connection wrote.
 RESOLVE = """
-local prefix, fresh = ARGV[1], tonumber(ARGV[2])
+local prefix, fresh, step = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers = {}
-for i = 3, #ARGV, 4 do
-  local hash, candidate = ARGV[i], ARGV[i + 1]
+for i = 4, #ARGV, step do
+  local hash, candidate = ARGV[i], step == 4 and ARGV[i + 1]
   local erased = redis.call('GET', prefix .. 'suppressed:' .. hash)
   local pid = not erased and redis.call('GET', prefix .. 'id:' .. hash)
+  local answer = '-'
   if erased then
-    answers[#answers + 1] = {erased}
+    answer = 'e' .. erased
   elseif pid then
     local row = prefix .. 'key:' .. pid
     local held = redis.call('HMGET', row, 'k', 'c')
-    local is_fresh = 0
+    local kind = 'p'
     if now - tonumber(held[2] or 0) < fresh then
-      is_fresh = 1
-      if candidate ~= '' then redis.call('HSET', row, 'c', held[2]) end
+      kind = 'f'
+      if candidate then redis.call('HSET', row, 'c', held[2]) end
     end
-    answers[#answers + 1] = {pid, held[1] or '', is_fresh}
-  elseif candidate ~= '' then
+    answer = kind .. pid .. (held[1] or '')
+  elseif candidate then
     redis.call('HSET', prefix .. 'key:' .. candidate,
                'k', ARGV[i + 2], 'i', ARGV[i + 3], 'c', string.format('%d', now))
     redis.call('SET', prefix .. 'id:' .. hash, candidate)
-    answers[#answers + 1] = {candidate, ARGV[i + 2], 1}
-  else
-    answers[#answers + 1] = {}
+    answer = 'f' .. candidate .. ARGV[i + 2]
   end
+  answers[#answers + 1] = answer
 end
 return answers
 """
@@ -65,7 +66,9 @@ return pid
 """
 
 Identifier = tuple[IdType, str]
-Answers = Sequence[Sequence[Any]]
+Answers = Sequence[bytes]
+_MISSING, _FRESH, _ERASED = b"-", b"f", b"e"
+_PID_END = 1 + 2 * PID_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +94,20 @@ class Batch:
 
     def look_up(self) -> list[str | bytes]:
         """Arguments of the first pass, which creates nothing."""
-        args = self._head.copy()
-        for hashed in self._hashes:
-            args += (hashed, b"", b"", b"")
-        return args
+        return [*self._head, "1", *self._hashes]
 
     def note_look_up(self, answers: Answers) -> bool:
         """Take the first answers; True if a second pass must create rows or see them durable."""
         for at, answer in enumerate(answers):
-            if not answer or (len(answer) == 3 and answer[2]):
+            if answer[:1] in (_MISSING, _FRESH):
                 self._unsure.append(at)
-            if answer:
+            if answer != _MISSING:
                 self._found[at] = self._read(answer)
         return bool(self._unsure)
 
     def create(self) -> list[str | bytes]:
         """Arguments of the second pass: a candidate for each row that is missing or fresh."""
-        args = self._head.copy()
+        args = [*self._head, "4"]
         for at in self._unsure:
             person, wrapped = self._ring.new_person()
             sealed = person.seal_identifier(frame(*self._identifiers[at]))
@@ -130,10 +130,10 @@ class Batch:
         assert None not in self._found
         return [found for found in self._found if found is not None]
 
-    def _read(self, answer: Sequence[Any]) -> Resolved:
-        if len(answer) == 1:
-            return Suppressed(int(answer[0]))
-        pid, wrapped = bytes.fromhex(answer[0].decode()), answer[1]
+    def _read(self, answer: bytes) -> Resolved:
+        if answer[:1] == _ERASED:
+            return Suppressed(int(answer[1:]))
+        pid, wrapped = bytes.fromhex(answer[1:_PID_END].decode()), answer[_PID_END:]
         if not wrapped:
             raise StoreRefused(
                 f"the vault has lost the data key of pid {pid.hex()}; restore its latest backup"

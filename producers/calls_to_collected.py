@@ -1,0 +1,211 @@
+"""How do calls of Segment's protocol become durable events that nobody can read without a key?
+
+Check each call alone, resolve all their people at once, seal, produce, and wait until Kafka has
+everything: the events in events.collected, and the pointers to what was set aside in
+events.rejected. Only then may the sender be told that its calls are safe.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Self
+from uuid import uuid4
+
+from producers.rules.bodies import Body
+from producers.rules.call_keys import CallKeys
+from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
+from producers.rules.quota import Quota
+from producers.rules.split import ClearNames
+from producers.rules.times import TimeLimits
+from runtime.clock import ClockMs, now_ms
+from runtime.deliveries import Deliveries, Record
+from runtime.metrics import counter
+from runtime.settings import Settings, Source
+from runtime.vault import AsyncVault, Person, Suppressed, secrets_of
+from schemas.codec import COLLECTED, REJECTED
+from schemas.events import Collected, Rejected, SealedTrait
+
+DEFAULT_SOURCE = "default"
+"""Source of the write key in `[http.keys]`."""
+
+
+class Sender:
+    """A source that has shown its write key."""
+
+    def __init__(self, source: Source, received_at_ms: int) -> None:
+        self.name = source.name
+        self.quota = Quota(source.quota_per_s, received_at_ms)
+        self.key_digest = _digest(source.write_key)
+
+
+class Collector:
+    """Takes calls in; `start` before, `close` after. Belongs to one event loop.
+
+    `collect` raises StoreUnavailable or StoreRefused when it cannot vouch for every call; then the
+    sender sends all of them again, and the streams drop what they already have.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        vault: AsyncVault,
+        deliveries: Deliveries,
+        pepper: bytes,
+        *,
+        clock: ClockMs = now_ms,
+        new_message_id: Callable[[], str] = lambda: str(uuid4()),
+    ) -> None:
+        self.clock = clock
+        self._vault = vault
+        self._deliveries = deliveries
+        self._topics = settings.topic_names
+        self._rules = CallRules(
+            CallKeys.of(pepper),
+            ClearNames(
+                frozenset(settings.fields.properties.clear),
+                frozenset(settings.fields.context.clear),
+                frozenset(settings.fields.traits.clear),
+            ),
+            TimeLimits(
+                skew_ms=settings.time.skew_limit_s * 1000,
+                future_ms=settings.time.future_limit_s * 1000,
+            ),
+            new_message_id,
+        )
+        self._senders = [Sender(source, clock()) for source in sources_of(settings)]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The collector of these settings. Raises SettingInvalid when a key file is missing."""
+        _, pepper = secrets_of(settings)
+        return cls(
+            settings,
+            AsyncVault.from_settings(settings),
+            Deliveries(settings.kafka.bootstrap_servers),
+            pepper,
+        )
+
+    async def start(self) -> None:
+        """Ready to take calls. Raises StoreRefused if the vault cannot keep its promise."""
+        await self._vault.check()
+        self._deliveries.start()
+
+    async def close(self) -> None:
+        """Everything that was acknowledged is safe, the rest is let go."""
+        # It waits for Kafka, and the requests that wait for the same must go on meanwhile.
+        await asyncio.to_thread(self._deliveries.close)
+        await self._vault.close()
+
+    async def check(self) -> None:
+        """Raise StoreUnavailable or StoreRefused, naming the part that cannot take calls now."""
+        await self._vault.check()
+        await self._deliveries.check(self._topics.collected)
+
+    def sender_of(self, write_key: str) -> Sender | None:
+        """Whose key this is; takes the same time for any key."""
+        digest = _digest(write_key)
+        found = None
+        for sender in self._senders:
+            if hmac.compare_digest(sender.key_digest, digest):
+                found = sender
+        return found
+
+    async def collect(
+        self, body: Body, sender: Sender, kind: str | None, received_at_ms: int
+    ) -> None:
+        """Every valid call of `body` is in events.collected, every other one's place and reason in
+        events.rejected. `kind` is the type that the route gives; None for a batch."""
+        checked: list[Checked] = []
+        records: list[Record] = []
+        for index, call in enumerate(body.calls):
+            arrival = Arrival(
+                sender.name,
+                received_at_ms,
+                body.sent_at,
+                f"$.batch[{index}]" if body.is_batch else "$",
+                kind,
+                body.context,
+            )
+            found = check_call(call, arrival, self._rules)
+            if isinstance(found, Checked):
+                checked.append(found)
+            else:
+                records.append(self._rejection(found, sender.name, received_at_ms))
+        rejected = len(records)
+        records += await self._seal(checked, sender.name, received_at_ms)
+        await self._deliveries.send(records)
+        count = counter("headwater_collected_calls_total")
+        accepted = len(records) - rejected
+        for outcome, calls in (
+            ("accepted", accepted),
+            ("rejected", rejected),
+            ("suppressed", len(checked) - accepted),
+        ):
+            if calls:
+                count.labels(sender.name, outcome).inc(calls)
+
+    async def _seal(self, checked: list[Checked], source: str, received_at_ms: int) -> list[Record]:
+        """The events of all whose person was not erased, sealed, in the order of their calls."""
+        if not checked:
+            return []
+        identifiers = list(dict.fromkeys((call.id_type, call.external_id) for call in checked))
+        people = dict(zip(identifiers, await self._vault.resolve(identifiers), strict=True))
+        topic = self._topics.collected
+        records: list[Record] = []
+        for call in checked:
+            person = people[call.id_type, call.external_id]
+            if isinstance(person, Suppressed):
+                continue
+            event = _event(call, person, source, received_at_ms)
+            records.append((topic, person.pid, COLLECTED.encode(event)))
+        return records
+
+    def _rejection(self, refused: Refused, source: str, at_ms: int) -> Record:
+        fault = refused.fault
+        value = REJECTED.encode(
+            Rejected(
+                stage="collector",
+                topic=None,
+                partition=None,
+                offset=None,
+                source=source,
+                message_id=refused.message_id,
+                path=fault.path,
+                reason=fault.reason,
+                expected=fault.expected,
+                rejected_at_ms=at_ms,
+            )
+        )
+        return self._topics.rejected, None, value
+
+
+def sources_of(settings: Settings) -> list[Source]:
+    """Who may send: `[[sources]]`, and the holder of the write key in `[http.keys]`."""
+    key = settings.http.keys.get("write")
+    own = [Source(name=DEFAULT_SOURCE, write_key=key)] if key else []
+    return [*settings.sources, *own]
+
+
+def _event(call: Checked, person: Person, source: str, received_at_ms: int) -> Collected:
+    event_id = call.event_id
+    return Collected(
+        event_id=event_id,
+        pid=person.pid,
+        source=source,
+        type=call.type,
+        event=call.event,
+        occurred_at_ms=call.occurred_at_ms,
+        sent_at_ms=call.sent_at_ms,
+        received_at_ms=received_at_ms,
+        flags=call.flags,
+        body_digest=call.body_digest,
+        clear=call.clear,
+        traits=[SealedTrait(key, person.seal(plain, event_id)) for key, plain in call.traits],
+        key_version=person.key_version,
+        sealed=person.seal(call.plain, event_id),
+    )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
