@@ -29,6 +29,32 @@ FILL_STEP_S = 0.05
 CHUNK = 5000
 
 
+def log_ends(bootstrap_servers: str, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+    """Partition -> (first offset, end), records of unfinished transactions included.
+
+    A commit returns before its records may be read: whoever waits until the end of committed
+    records may see an end before what was just committed. Raises StoreUnavailable.
+    """
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "headwater.ends",
+            "isolation.level": "read_uncommitted",
+        }
+    )
+    try:
+        return {
+            p: consumer.get_watermark_offsets(TopicPartition(topic, p), ANSWER_WITHIN_S)
+            for p in range(partitions)
+        }
+    except KafkaException as error:
+        raise StoreUnavailable(
+            f"Kafka did not tell the ends of {topic}: {error.args[0]}"
+        ) from error
+    finally:
+        consumer.close()
+
+
 @dataclass(slots=True)
 class Batch:
     """Consecutive records of one partition: (offset, key, value), and the offset after them."""

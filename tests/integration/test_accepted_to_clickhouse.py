@@ -8,8 +8,9 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from runtime.clickhouse import connect
+from runtime.kafka_reader import log_ends
 from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics, partition_ends
+from runtime.topics_admin import ensure_topics
 from schemas.errors import StoreRefused, StoreUnavailable
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse, run_accepted_to_clickhouse
 from sinks.counter_store import SINK, CounterStore
@@ -44,11 +45,10 @@ def ask(settings: Settings, sql: str) -> Any:
 
 
 def is_at_the_end(settings: Settings) -> bool:
-    topic = settings.topic_names.accepted
-    ends = partition_ends(settings.kafka.bootstrap_servers, (topic,), PARTITIONS)
-    rows = ask(settings, "SELECT kp, next_off FROM progress FINAL")
-    at = dict(rows)
-    return all(at.get(p, 0) >= end for (_, p), (_, end) in ends.items())
+    kafka = settings.kafka.bootstrap_servers
+    ends = log_ends(kafka, settings.topic_names.accepted, PARTITIONS)
+    at = dict(ask(settings, "SELECT kp, max(next_off) FROM progress GROUP BY kp"))
+    return all(at.get(p, 0) >= end for p, (_, end) in ends.items())
 
 
 def test_every_event_counts_once_and_the_position_passes_control_records(
