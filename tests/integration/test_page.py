@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import clickhouse_connect
+import httpx
 import pytest
 
+from schemas.counters import COUNTS, MONEY, PEOPLE, RATES
 from tests.browser import Page, browsing
 from tests.integration.serving import KEYS, Rows, Served, at, serving, settings_of
 
@@ -57,7 +59,6 @@ def test_page_is_served_with_a_policy_that_allows_only_its_own_files(served: Ser
 
 
 def test_page_is_not_sent_again_until_it_changes(served: Served) -> None:
-    import httpx
 
     tag = served.get("/page/app.js", role=None).headers["etag"]
     answer = httpx.get(f"{served.url}/page/app.js", headers={"If-None-Match": tag})
@@ -65,8 +66,6 @@ def test_page_is_not_sent_again_until_it_changes(served: Served) -> None:
 
 
 def test_page_names_every_counter_and_rate(checkout: Path) -> None:
-    from schemas.counters import COUNTS, MONEY, PEOPLE, RATES
-
     script = (checkout / "consumers" / "page" / "app.js").read_text()
     for name in (*COUNTS, *PEOPLE, *RATES):
         assert f'("{name}",' in script

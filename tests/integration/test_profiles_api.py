@@ -1,0 +1,154 @@
+"""One person for a tool: from the real vault and the real profile store."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+import redis
+
+from runtime.sealing import Person
+from runtime.settings import Purpose, Settings
+from runtime.vault import Vault
+from schemas.codec import SUBJECT
+from schemas.subjects import Consent, Money, Subject, Trait
+from tests.integration.serving import Served, at, serving, settings_of
+
+EVENT = bytes(range(16))
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, fresh_name: Any) -> Settings:
+    return settings_of(tmp_path, redis_url=redis_url, name=fresh_name("people"))
+
+
+@pytest.fixture
+def served(settings: Settings) -> Iterator[Served]:
+    with serving(settings) as port:
+        yield port
+
+
+@pytest.fixture
+def vault(settings: Settings) -> Iterator[Vault]:
+    vault = Vault.from_settings(settings)
+    yield vault
+    vault.close()
+
+
+def known(vault: Vault, id_type: Any, external_id: str) -> Person:
+    (person,) = vault.resolve([(id_type, external_id)])
+    assert isinstance(person, Person)
+    return person
+
+
+def subject(person: Person, **changes: Any) -> Subject:
+    traits = {"email": "jana@example.com", "vip": True, "gone": None}
+    fields: dict[str, Any] = {
+        "pid": person.pid,
+        "erased_at_ms": None,
+        "first_seen_ms": at("2026-01-01T09:00:00Z"),
+        "last_seen_ms": at("2026-01-02T09:00:00Z"),
+        "events": 3,
+        "orders": 1,
+        "refunds": 0,
+        "spent": [Money("EUR", 19_990_000)],
+        "refunded": [],
+        "segments": ["customers"],
+        "traits": [
+            Trait(name.encode().ljust(8), 0, EVENT, person.seal(orjson.dumps([name, value]), EVENT))
+            for name, value in traits.items()
+        ],
+        "consents": [],
+        "order_keys": b"",
+        "visit_campaigns": [],
+        "visits": b"",
+    }
+    return Subject(**(fields | changes))
+
+
+def store(client: "redis.Redis", settings: Settings, record: Subject) -> None:
+    """Write the profile as the sink does."""
+    key = f"{settings.redis.key_prefix}{record.pid.hex()}"
+    client.hset(key, mapping={"g": 1, "v": 0, "p": SUBJECT.encode(record)})
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("user", "42"), ("anonymous", "a/b c?d"), ("email", "jana@example.com"), ("user", "a:b:ž🎈")],
+)
+def test_profile_opens_what_is_sealed(
+    served: Served, vault: Vault, redis_client: "redis.Redis", kind: str, value: str
+) -> None:
+    store(redis_client, served.settings, subject(known(vault, kind, value)))
+    answer = served.get(f"/v1/profiles/{quote(f'{kind}:{value}', safe='')}", "activation")
+    assert answer.status_code == 200, answer.text
+    profile = answer.json()
+    assert profile["subject"] == f"{kind}:{value}"
+    assert profile["traits"] == {"email": "jana@example.com", "vip": True}
+    assert profile["computed"]["spent"] == [{"currency": "EUR", "amount": "19.99"}]
+    assert profile["computed"]["average_order_value"] == [{"currency": "EUR", "amount": "19.99"}]
+    assert profile["first_seen"] == "2026-01-01T09:00:00.000Z"
+    assert profile["segments"] == ["customers"]
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_unknown_erased_and_not_yet_stored_people_get_one_and_the_same_answer(
+    served: Served, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    known(vault, "user", "not-yet-stored")
+    stub = known(vault, "user", "stub")
+    prefix = served.settings.redis.key_prefix
+    redis_client.hset(f"{prefix}{stub.pid.hex()}", mapping={"g": 1, "v": 5, "d": "1"})
+    suppressed = known(vault, "user", "suppressed")
+    store(redis_client, served.settings, subject(suppressed))
+    vault.suppress("user", "suppressed", 5)
+    late = known(vault, "user", "late")
+    store(redis_client, served.settings, subject(late, erased_at_ms=5))
+
+    answers = [
+        served.get(f"/v1/profiles/user:{name}", "activation")
+        for name in ("nobody", "not-yet-stored", "stub", "suppressed", "late")
+    ]
+
+    assert [answer.status_code for answer in answers] == [404] * 5
+    assert len({answer.content for answer in answers}) == 1
+
+
+def test_looking_somebody_up_makes_nobody(served: Served, redis_client: "redis.Redis") -> None:
+    served.get("/v1/profiles/user:curious", "activation")
+    assert not list(redis_client.scan_iter(f"{served.settings.vault.key_prefix}*"))
+
+
+def test_a_person_who_objected_is_not_shown(
+    served: Served, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    objection = Consent("purpose/personalisation", "withdrawn", 1, None, 1)
+    record = subject(known(vault, "user", "42"), consents=[objection])
+    store(redis_client, served.settings, record)
+    answer = served.get("/v1/profiles/user:42", "activation")
+    assert answer.status_code == 403
+    assert "personalisation" in answer.json()["detail"]
+    assert "jana" not in answer.text
+
+
+def test_where_the_basis_is_consent_unknown_means_no(
+    settings: Settings, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    purposes = {"personalisation": Purpose(basis="consent")}
+    store(redis_client, settings, subject(known(vault, "user", "42")))
+    with serving(settings.model_copy(update={"purposes": purposes})) as strict:
+        answer = strict.get("/v1/profiles/user:42", "activation")
+        assert answer.status_code == 403
+    with serving(settings.model_copy(update={"purposes": {}})) as undeclared:
+        assert undeclared.get("/v1/profiles/user:42", "activation").status_code == 403
+
+
+@pytest.mark.parametrize("text", ["42", "phone:1", "user:", ":", "USER:42"])
+def test_a_subject_that_is_none_is_refused_with_the_form(served: Served, text: str) -> None:
+    answer = served.get(f"/v1/profiles/{text}", "activation")
+    assert answer.status_code == 400
+    assert answer.json()["errors"] == [
+        {"path": "path.subject", "expected": "user:ID, anonymous:ID or email:ADDRESS"}
+    ]
