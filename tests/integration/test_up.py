@@ -1,0 +1,168 @@
+"""Does `headwater up` start, mend, stop and leave nothing behind?
+
+One house at a time, each in a process of its own: signals go to processes.
+"""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.up import READY_WITHIN_S, ROOT, STOPS_WITHIN_S, Up, none_runs
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    config = tmp_path / "headwater.toml"
+    config.write_text("[kafka]\npartitions = 2\n")
+    house = Up(tmp_path / "data", config)
+    yield house
+    if house.process is not None and house.process.poll() is None:
+        children = house.children()
+        house.process.terminate()
+        try:
+            house.process.wait(STOPS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            house.process.kill()
+            house.process.wait()
+        eventually(none_runs(children), within_s=STOPS_WITHIN_S)
+
+
+def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
+    up.start()
+    assert stat.S_IMODE(up.ready_file.stat().st_mode) == 0o600
+    assert up.ready["process_id"] == up.process.pid  # type: ignore[union-attr]
+    keys = up.ready["keys"]
+    assert keys["admin"] in up.output, "the first start shows the keys it made"
+    settings_file = up.data_dir / "run" / "settings.json"
+    assert stat.S_IMODE(settings_file.stat().st_mode) == 0o600
+    up.send("order-1")
+    up.send("order-1")
+    up.expect_orders(1)
+    doctor = subprocess.run(
+        [sys.executable, "-m", "headwater", "doctor", "--data-dir", str(up.data_dir)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert not [key for key in keys.values() if key in doctor.stdout]
+
+    children = up.children()
+    assert {"http", "streams", "subjects-to-redis", "accepted-to-clickhouse"} < set(children)
+    assert up.end(signal.SIGTERM) == 0
+    assert none_runs(children)()
+    assert not settings_file.exists()
+    assert not up.ready_file.exists()
+
+    up.start()
+    assert up.ready["keys"] == keys
+    assert keys["admin"] not in up.output, "a later start shows the address only"
+    up.send("order-1")
+    up.send("order-2")
+    up.expect_orders(2)
+    assert up.verdict()["verified"] is True
+    assert up.end(signal.SIGINT) == 0
+
+
+def test_role_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up) -> None:
+    up.start()
+    sent = 0
+    for name in ("streams", "accepted-to-clickhouse", "http", "subjects-to-redis"):
+        before = up.children()[name]
+        up.send(f"order-{uuid4()}")
+        os.kill(before, signal.SIGKILL)
+        up.send(f"order-{uuid4()}")
+        sent += 2
+        eventually(lambda name=name, before=before: up.children().get(name, before) != before)
+    up.expect_orders(sent)
+    assert up.output.count("starting it again in") == 4
+    assert up.verdict()["verified"] is True
+
+
+@pytest.mark.apache
+def test_server_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up) -> None:
+    up.start()
+    sent = 0
+    for name in ("clickhouse", "valkey", "kafka"):
+        before = up.children()[name]
+        up.send(f"order-{uuid4()}")
+        os.kill(before, signal.SIGKILL)
+        eventually(lambda name=name, before=before: up.children().get(name, before) != before)
+        up.send(f"order-{uuid4()}")
+        sent += 2
+    up.expect_orders(sent)
+    assert up.verdict()["verified"] is True
+
+
+def test_kill_of_the_supervisor_leaves_no_orphan_and_the_next_start_works(up: Up) -> None:
+    up.start()
+    up.send("order-1")
+    up.expect_orders(1)
+    children = up.children()
+    assert up.end(signal.SIGKILL) == -signal.SIGKILL
+    eventually(none_runs(children), within_s=STOPS_WITHIN_S)
+    up.start()
+    up.send("order-1")
+    up.send("order-2")
+    up.expect_orders(2)
+
+
+def test_interrupt_while_starting_leaves_nothing_behind(up: Up) -> None:
+    up.begin()
+    run = up.data_dir / "run"
+    eventually(lambda: run.exists() and len(up.children()) >= 2, within_s=READY_WITHIN_S)
+    children = up.children()
+    assert up.end(signal.SIGINT) == 0
+    assert "Stopped before it was ready" in up.output
+    assert none_runs(children)()
+
+
+def test_second_interrupt_does_not_cut_the_stopping_short(up: Up) -> None:
+    up.start()
+    children = up.children()
+    assert up.process is not None
+    up.process.send_signal(signal.SIGINT)
+    eventually(lambda: "Stopping" in up.output)
+    assert up.end(signal.SIGINT) == 0
+    assert none_runs(children)()
+
+
+def test_taken_port_is_named_and_nothing_is_started(up: Up) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        up.begin("--port", str(port))
+        assert up.process is not None
+        assert up.process.wait(30) == 2
+    assert f"port {port} is taken" in up.output
+    assert "--port" in up.output
+    assert up.children() == {}
+
+
+def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: Path) -> None:
+    up.start()
+    (tmp_path / "other").mkdir()
+    second = Up(up.data_dir, up.config)
+    children = up.children()
+    log = tmp_path / "other" / "up.log"
+    with log.open("wb") as file:
+        code = subprocess.run(
+            [sys.executable, "-m", "headwater", "up", "--data-dir", str(second.data_dir), "--port", "0"],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        ).returncode
+    assert code == 2
+    assert f"is in use by process {up.ready['process_id']}" in log.read_text()
+    assert up.children() == children
