@@ -136,6 +136,8 @@ class KafkaReader:
             self._ends[partition] = end
         self._consumer.assign(begin)
         self._consumer.resume(begin)
+        # Also an end of partition that was met while they were held: it is not where we begin.
+        self._set_aside = []
         self._unstarted -= set(positions)
         return {at.partition: (at.offset, self._ends[at.partition]) for at in begin}
 

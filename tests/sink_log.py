@@ -1,7 +1,7 @@
 """Events.accepted and subjects as the lanes would write them, for tests of what reads them."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
@@ -118,6 +118,9 @@ class Lane:
             self._producer.begin_transaction()
             for index in range(then_abort):
                 self._produce(self.make(index=index))
+            # librdkafka may abort before the broker knows of the transaction: records that come
+            # after it would hang without an end.
+            self._producer.flush(30)
             self._producer.abort_transaction(30)
             self.seq -= 1
         return made
@@ -128,7 +131,7 @@ class Lane:
         self._producer.produce(topic, key=key, value=value, partition=partition)
         self._producer.commit_transaction(30)
 
-    def put_all(self, topic: str, records: list[tuple[bytes, bytes | None]]) -> None:
+    def put_all(self, topic: str, records: Sequence[tuple[bytes, bytes | None]]) -> None:
         """Records in one transaction, partitioned by key."""
         self._producer.begin_transaction()
         for key, value in records:
