@@ -289,7 +289,9 @@ class KafkaReader:
                 f"{said}: the log no longer has what was to be read next. Restore it, or raise "
                 f"[kafka] generation above {self._generation}"
             )
+        # A fatal error that comes as an event has this code, and fatal() is not true of it.
         if error.fatal() or error.code() in (
+            KafkaError._FATAL,
             KafkaError.TOPIC_AUTHORIZATION_FAILED,
             KafkaError.GROUP_AUTHORIZATION_FAILED,
             KafkaError.FENCED_INSTANCE_ID,
