@@ -114,6 +114,11 @@ class KafkaReader:
         )
 
     @property
+    def has_joined(self) -> bool:
+        """True once the group gave us our partitions, be it none."""
+        return self._epoch > 0
+
+    @property
     def unstarted(self) -> frozenset[int]:
         """Partitions of ours that wait for `start`."""
         return frozenset(self._unstarted)

@@ -73,16 +73,17 @@ def run_accepted_to_clickhouse(
 ) -> None:
     """Count until `stop` is set, then finish the batch in hand and leave.
 
-    `member` is this process's name for good, if it has one (see KafkaReader). Raises StoreRefused
+    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is called
+    once, when the partitions are ours and their positions are known. Raises StoreRefused
     when only a person can help; a store that is away is waited for.
     """
     # A batch is 20,000 events of a few objects each, freed together: collecting at the default 700
     # walked them all again and again, for a third of the CPU.
     gc.set_threshold(*GC_THRESHOLDS)
     store = CounterStore(settings, settings.topic_names.accepted)
-    sink = AcceptedToClickHouse(settings, store, stop, clock, member=member, on_ready=on_ready)
+    sink = AcceptedToClickHouse(settings, store, stop, clock, member=member)
     try:
-        sink.run()
+        sink.run(on_ready)
     finally:
         sink.close()
         store.close()
@@ -99,9 +100,7 @@ class AcceptedToClickHouse:
         clock: ClockMs = now_ms,
         *,
         member: str | None = None,
-        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_ready = on_ready
         self._topic = settings.topic_names.accepted
         self._store = store
         self._stop = stop
@@ -116,11 +115,15 @@ class AcceptedToClickHouse:
         )
         self._written_at_s = 0.0
 
-    def run(self) -> None:
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`; see run_accepted_to_clickhouse."""
+        is_ready = False
         try:
             while not self._stop.is_set():
                 self.step()
+                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
+                    is_ready = True
+                    on_ready()
         except Stopped:
             get_logger().info("stopped_while_waiting", sink=SINK)
 
@@ -150,7 +153,6 @@ class AcceptedToClickHouse:
         self._reader.start(positions)
         self._prefixes = {kp: prefix for kp, (prefix, _) in prefixes.items()}
         get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
-        self._on_ready()
 
     def _load(self, partitions: Iterable[int]) -> dict[int, tuple[Prefix, bool]]:
         """Progress first, then counters: these cover at least what the progress claims."""

@@ -44,13 +44,14 @@ def run_subjects_to_redis(
 ) -> None:
     """Write profiles until `stop` is set, then finish the batch in hand and leave.
 
-    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is
-    called each time that partitions were taken up. Raises StoreRefused when only a person can help;
-    a store that is away is waited for. `clock` is not needed: versions are offsets.
+    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is called
+    once, when the partitions are ours and their positions are known. Raises StoreRefused when only
+    a person can help; a store that is away is waited for. `clock` is not needed: versions are
+    offsets.
     """
-    sink = SubjectsToRedis(settings, stop, member=member, on_ready=on_ready)
+    sink = SubjectsToRedis(settings, stop, member=member)
     try:
-        sink.run()
+        sink.run(on_ready)
     finally:
         sink.close()
 
@@ -64,9 +65,7 @@ class SubjectsToRedis:
         stop: threading.Event,
         *,
         member: str | None = None,
-        on_ready: Callable[[], None] = lambda: None,
     ) -> None:
-        self._on_ready = on_ready
         self._topic = settings.topic_names.subjects
         self._stop = stop
         self._store = ProfileStore(settings, self._topic)
@@ -83,11 +82,15 @@ class SubjectsToRedis:
             on_lost=self._forget,
         )
 
-    def run(self) -> None:
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`; see run_subjects_to_redis."""
+        is_ready = False
         try:
             while not self._stop.is_set():
                 self.step()
+                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
+                    is_ready = True
+                    on_ready()
             if self._not_durable:
                 self._make_durable()
         except Stopped:
@@ -124,7 +127,6 @@ class SubjectsToRedis:
             p: end for p, (begin, end) in ranges.items() if positions[p] is None and begin < end
         }
         get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
-        self._on_ready()
 
     def _write(self, batches: list[Batch]) -> None:
         began_s = time.monotonic()
