@@ -89,6 +89,16 @@ FROM (
 )
 GROUP BY campaign_id
 """  # noqa: S608 -- made of constants of this module
+# Offsets are counted, so that a repeated row adds nothing.
+_ORDERS_IN = f"""
+SELECT campaign_id, currency,
+    toInt64(uniqExactIf((generation, kp, off), value > 0))
+        - toInt64(uniqExactIf((generation, kp, off), value < 0))
+FROM facts
+WHERE metric = 'orders' AND currency != '' AND {_IN_SIGHT}
+    AND campaign_id IN {{campaigns:Array(String)}}
+GROUP BY campaign_id, currency
+"""  # noqa: S608 -- as above
 _PEOPLE_COLUMNS = ("unique_opened", "unique_clicked", "buyers", "visitors")
 assert set(_PEOPLE_COLUMNS) == set(PEOPLE)
 
@@ -111,7 +121,7 @@ class CampaignCounts:
 
     async def count(self, span: Span, progress: Progress) -> Counted:
         """Every campaign's sums in `span`, at or past `progress`."""
-        parameters = {"from_s": span.from_s, "to_s": span.to_s}
+        parameters: dict[str, object] = {"from_s": span.from_s, "to_s": span.to_s}
         rows = await self._reader.rows(_COUNTERS, parameters)
         counted = [(row[0], row[1], row[2], int(row[5])) for row in rows if not row[7]]
         reached = dict(progress.next_offsets)
@@ -119,8 +129,19 @@ class CampaignCounts:
             if row[7]:
                 place = (int(row[3]), int(row[4]))
                 reached[place] = max(reached.get(place, 0), int(row[6]) + 1)
-        people = await self._people(parameters | _bounds(reached))
-        return Counted(sum_up(counted, people), progress.updated_at_ms)
+        parameters |= _bounds(reached)
+        sums = sum_up(counted, await self._people(parameters))
+        await self._note_orders_in(sums, parameters)
+        return Counted(sums, progress.updated_at_ms)
+
+    async def _note_orders_in(
+        self, sums: Mapping[str, Sums], parameters: Mapping[str, object]
+    ) -> None:
+        mixed = [name for name, of in sums.items() if len(of.money.get("revenue", ())) > 1]
+        if mixed:
+            rows = await self._reader.rows(_ORDERS_IN, {**parameters, "campaigns": mixed})
+            for campaign_id, currency, orders in rows:
+                sums[campaign_id].orders_in[currency] = int(orders)
 
     async def _people(self, parameters: Mapping[str, object]) -> list[tuple[str, str, int]]:
         rows: Sequence[Sequence[Any]] = await self._reader.rows(_PEOPLE, parameters)

@@ -109,7 +109,8 @@ def build_router(campaigners: Campaigners, access: Access) -> APIRouter:
     async def get_campaigns(from_: From = None, to: To = None) -> Response:
         """Of all time, or of the minutes that begin within `from` (inclusive) and `to` (exclusive).
 
-        `aov` is revenue by orders, for each currency. `(none)` holds what belongs to no campaign.
+        `aov` is revenue by orders, those in its own currency where a campaign has several.
+        `(none)` holds what belongs to no campaign.
         """
         answer = await campaigners.read(_span(from_, to))
         return Response(answer, media_type="application/json")

@@ -7,7 +7,8 @@ unknown means no; where it is a legitimate interest, it is yes until the person 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from consumers.rules.rates import list_money, mean_money
+from consumers.rules.rates import Money as Amount
+from consumers.rules.rates import list_money, mean
 from consumers.rules.times import rfc3339
 from schemas.subjects import Consent, Money, Subject
 
@@ -51,7 +52,7 @@ def view_profile(
             "refunds": known.refunds,
             "spent": list_money(spent),
             "refunded": list_money(_by_currency(known.refunded)),
-            "average_order_value": mean_money(spent, known.orders),
+            "average_order_value": _average_order(spent, known.orders),
         },
         "segments": sorted(known.segments),
         "consents": [_view_consent(decision) for decision in known.consents],
@@ -60,6 +61,13 @@ def view_profile(
 
 def _by_currency(sums: Sequence[Money]) -> Mapping[str, int]:
     return {money.currency: money.amount_micro for money in sums}
+
+
+def _average_order(spent: Mapping[str, int], orders: int) -> list[Amount] | None:
+    # How many of the orders were in which currency is not kept.
+    if not orders or len(spent) > 1:
+        return None
+    return list_money({currency: mean(micro, orders) for currency, micro in spent.items()})
 
 
 def _view_consent(decision: Consent) -> dict[str, Json]:

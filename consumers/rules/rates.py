@@ -21,6 +21,8 @@ class Sums:
 
     numbers: dict[str, int] = field(default_factory=dict)
     money: dict[str, dict[str, int]] = field(default_factory=dict)
+    orders_in: dict[str, int] = field(default_factory=dict)
+    """Orders by currency; needed only where there are several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _view(campaign_id: str, of: Sums) -> CampaignView:
         rate: share(counters[dividend], counters[divisor])
         for rate, (dividend, divisor) in RATES.items()
     }
-    rates["aov"] = mean_money(revenue, counters["orders"])
+    rates["aov"] = _average_order(revenue, counters["orders"], of.orders_in)
     return CampaignView(
         campaign_id,
         counters,
@@ -78,14 +80,24 @@ def share(dividend: int, divisor: int) -> Rate:
     return dividend / divisor if divisor else None
 
 
-def mean_money(sums_micro: Mapping[str, int], count: int) -> list[Money] | None:
-    """Each currency's sum by `count`, to the nearest millionth (half to even); None by zero."""
-    if not count:
+def _average_order(
+    revenue: Mapping[str, int], orders: int, orders_in: Mapping[str, int]
+) -> list[Money] | None:
+    # An order in one currency does not make the average of another one smaller.
+    divisors = orders_in if len(revenue) > 1 else dict.fromkeys(revenue, orders)
+    if not orders:
         return None
-    return list_money({currency: _mean(micro, count) for currency, micro in sums_micro.items()})
+    return list_money(
+        {
+            currency: mean(micro, divisors[currency])
+            for currency, micro in revenue.items()
+            if divisors.get(currency)
+        }
+    )
 
 
-def _mean(micro: int, count: int) -> int:
+def mean(micro: int, count: int) -> int:
+    """The sum by `count` to the nearest millionth, half to even."""
     quotient, rest = divmod(micro, count)
     is_above = 2 * rest > count or (2 * rest == count and quotient % 2 == 1)
     return quotient + is_above

@@ -82,6 +82,21 @@ def test_every_counter_is_listed_with_rates_and_money(served: Served, rows: Rows
     assert view["rates"]["aov"] == [{"currency": "EUR", "amount": "10"}]
 
 
+def test_average_order_of_several_currencies_counts_each_order_in_its_own(
+    served: Served, rows: Rows
+) -> None:
+    for person, (euros, currency) in enumerate([(10, "EUR"), (20, "EUR"), (8, "USD")]):
+        amount_micro = euros * 1_000_000
+        rows.fact("a", "orders", person, amount_micro=amount_micro, currency=currency)
+    rows.fact("a", "orders", 4)
+    rows.client.command("INSERT INTO facts SELECT * FROM facts")
+    rows.progress()
+    assert campaign(served.get("/v1/campaigns"), "a")["rates"]["aov"] == [
+        {"currency": "EUR", "amount": "15"},
+        {"currency": "USD", "amount": "8"},
+    ]
+
+
 def test_people_without_a_counter_of_their_own_still_visit(served: Served, rows: Rows) -> None:
     rows.fact("(none)", "", 1, visitor=True)
     rows.progress()

@@ -80,10 +80,7 @@ def test_profile_shows_sums_by_currency_and_leaves_removed_traits_out() -> None:
                 {"currency": "USD", "amount": "0.000003"},
             ],
             "refunded": [{"currency": "EUR", "amount": "0.000001"}],
-            "average_order_value": [
-                {"currency": "EUR", "amount": "12.5"},
-                {"currency": "USD", "amount": "0.000002"},
-            ],
+            "average_order_value": None,
         },
         "segments": ["a", "b"],
         "consents": [
@@ -104,6 +101,11 @@ def test_profile_shows_sums_by_currency_and_leaves_removed_traits_out() -> None:
             },
         ],
     }
+
+
+def test_average_order_of_one_currency_is_told() -> None:
+    view = view_profile("user:42", subject(spent=[Money("EUR", 25_000_000)]), [])
+    assert view["computed"]["average_order_value"] == [{"currency": "EUR", "amount": "12.5"}]
 
 
 def test_somebody_without_orders_has_no_average() -> None:

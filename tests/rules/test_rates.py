@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers.rules.rates import (
+from consumers.rules.rates import decimal_text, list_money, mean, share, sum_up, view_campaigns
     decimal_text,
     list_money,
-    mean_money,
     share,
     sum_up,
     view_campaigns,
@@ -49,6 +48,23 @@ def test_rates_divide_as_the_contract_says() -> None:
         "conversion_rate": 0.25,
         "aov": [{"currency": "EUR", "amount": "33.333333"}],
     }
+
+
+def test_average_order_of_each_currency_is_of_the_orders_in_it() -> None:
+    sums = sum_up(
+        [
+            ("spring", "orders", "", 4),
+            ("spring", "revenue", "EUR", 30_000_000),
+            ("spring", "revenue", "USD", 8_000_000),
+        ],
+        [],
+    )
+    sums["spring"].orders_in = {"EUR": 3, "USD": 1}
+    (view,) = view_campaigns(sums)
+    assert view.rates["aov"] == [
+        {"currency": "EUR", "amount": "10"},
+        {"currency": "USD", "amount": "8"},
+    ]
 
 
 def test_rates_are_null_when_there_is_nothing_to_divide_by() -> None:
@@ -98,12 +114,9 @@ def test_amount_in_text_is_the_amount(micro: int) -> None:
 
 @given(st.integers(0, 10**15), st.integers(1, 10**6))
 def test_mean_is_off_by_half_a_millionth_at_most(micro: int, count: int) -> None:
-    (mean,) = mean_money({"EUR": micro}, count) or []
-    shown_micro = int(Decimal(mean["amount"]).scaleb(6))
-    assert 2 * abs(shown_micro * count - micro) <= count
+    assert 2 * abs(mean(micro, count) * count - micro) <= count
 
 
 def test_nothing_divided_by_nothing_is_unknown() -> None:
     assert share(0, 0) is None
-    assert mean_money({"EUR": 5}, 0) is None
     assert list_money({}) == []
