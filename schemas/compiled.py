@@ -51,6 +51,8 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         n |= (byte & 127) << shift
         shift += 7
+    if n >> 64:  # ten bytes hold up to seventy bits
+        raise ValueError("an integer of more than 64 bits")
     return (n >> 1) ^ -(n & 1), at
 
 
@@ -155,7 +157,7 @@ class Compiler:
         elif kind in ("bytes", "string"):
             self._read_sized(out, depth, x, kind)
         elif kind in ("int", "long"):
-            self._read_number(out, depth, x)
+            self._read_number(out, depth, x, kind)
         elif kind == "boolean":
             out.add(depth, f"{x} = v[i] == 1; i += 1")
         elif kind == "array":
@@ -175,12 +177,15 @@ class Compiler:
         text = "v[i:i + n].decode()" if kind == "string" else "v[i:i + n]"
         out.add(depth, f"{x} = {text}; i += n")
 
-    def _read_number(self, out: _Source, depth: int, x: str) -> None:
+    def _read_number(self, out: _Source, depth: int, x: str, kind: str) -> None:
         out.add(depth, "n = v[i]")
         out.add(depth, "if n < 128:")  # flags, counts, nulls: one byte
         out.add(depth + 1, f"{x} = (n >> 1) ^ -(n & 1); i += 1")
         out.add(depth, "else:")
         out.add(depth + 1, f"{x}, i = read_long(v, i)")
+        if kind == "int":
+            out.add(depth + 1, f"if not {-(1 << 31)} <= {x} < {1 << 31}:")
+            out.add(depth + 2, "raise ValueError('an int of more than 32 bits')")
 
     def _read_time(self, out: _Source, depth: int) -> str:
         # Six bytes from 1987 to 2039: unrolled. The five continuation bits are known to be set, so

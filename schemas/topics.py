@@ -65,7 +65,10 @@ class Topics:
             Topic(self.collected, ("Collected",), "pid", 7 * DAY_MS, is_lane_input=True),
             Topic(self.consents, ("ConsentChanged",), "pid", 3650 * DAY_MS, is_lane_input=True),
             Topic(self.erasures, ("ErasureRequested",), "pid", 3650 * DAY_MS, is_lane_input=True),
-            Topic(self.accepted, ("Accepted",), "pid", 30 * DAY_MS),
+            # Room for what the lane adds to the largest event that `collected` takes.
+            Topic(
+                self.accepted, ("Accepted",), "pid", 30 * DAY_MS, max_message_bytes=2 * 1_048_576
+            ),
             Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
             Topic(
                 self.subjects,

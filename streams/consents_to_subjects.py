@@ -10,7 +10,7 @@ from typing import Any
 from schemas.codec import CONSENT_CHANGED, Malformed
 from schemas.subjects import Consent
 from streams.lane import Lane
-from streams.rules.outcomes import WRONG_KEY, Refused
+from streams.rules.outcomes import Refused
 
 
 def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
@@ -22,8 +22,9 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
         except Malformed as error:
             lane.reject(Refused("$", error.reason, error.expected), topic, record.offset, None)
             continue
-        if change.pid != record.key:
-            lane.reject(WRONG_KEY, topic, record.offset, change.source)
+        misplaced = lane.misplaced(change.pid, record.key)
+        if misplaced is not None:
+            lane.reject(misplaced, topic, record.offset, change.source)
             continue
         person = lane.person(change.pid)
         if person.erased_at_ms is not None:

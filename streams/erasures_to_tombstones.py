@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.codec import ERASURE_REQUESTED, Malformed
 from streams.lane import Lane
-from streams.rules.outcomes import WRONG_KEY, Refused
+from streams.rules.outcomes import Refused
 
 
 def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
@@ -22,8 +22,9 @@ def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
         except Malformed as error:
             lane.reject(Refused("$", error.reason, error.expected), topic, record.offset, None)
             continue
-        if request.pid != record.key:
-            lane.reject(WRONG_KEY, topic, record.offset, None)
+        misplaced = lane.misplaced(request.pid, record.key)
+        if misplaced is not None:
+            lane.reject(misplaced, topic, record.offset, None)
             continue
         person = lane.person(request.pid)
         if person.erased_at_ms is None:

@@ -23,15 +23,16 @@ from runtime.crash import crash
 from runtime.logs import get_logger
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
-from schemas.codec import CURSOR, REJECTED, SIGHTINGS, SUBJECT
+from schemas.codec import CURSOR, REJECTED, SIGHTINGS
 from schemas.errors import StoreRefused
 from schemas.events import Rejected
+from schemas.partitioning import partition_of
 from schemas.subjects import CURSOR_KEY, PID_BYTES, SEEN_PREFIX, Cursor, Position, Withheld
 from schemas.topics import Topics
 from streams.rules.admit import Rules
 from streams.rules.deduplicate import Memory
-from streams.rules.outcomes import Refused
-from streams.rules.person import Person, subject_to_person, write_person
+from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused
+from streams.rules.person import Person, read_person, write_person
 
 RECORDS_A_SLICE = 2_000
 BATCHES_WAITING = 4
@@ -84,33 +85,34 @@ class Lane:
     def open(self) -> None:
         """Fence the previous owner, then rebuild what it committed."""
         name = f"{self.settings.topics.prefix}headwater.{self.settings.generation}.{self.p}"
-        self.producer = LaneProducer(self.settings.bootstrap_servers, name, self._fault)
-        self.producer.fence()
-        previous = self._rebuild()
+        self.producer = self._fenced(name)
+        fenced = {name}
+        while (previous := self._rebuild()) and previous not in fenced:
+            # The last owner wrote under another name: of an older generation, or in trial mode.
+            # It may still live, and may have committed since we read.
+            self._fenced(previous)
+            fenced.add(previous)
         if self.settings.is_trial:
-            self._take_fresh_producer(name, previous)
+            # noida-db lists every aborted transaction since offset 0 to readers in mid-log, who then
+            # discard later records of that producer id: each start writes under a new one.
+            self.producer = self._fenced(f"{name}.{self.seq}.{self.settings.clock_ms()}")
 
-    def _take_fresh_producer(self, name: str, previous: str) -> None:
-        # noida-db lists every aborted transaction since offset 0 to readers in mid-log, and they
-        # then discard later records of that producer id: each start writes under a new one.
-        if previous and previous != name:
-            LaneProducer(self.settings.bootstrap_servers, previous, self._fault).fence()
-        self.producer = LaneProducer(
-            self.settings.bootstrap_servers,
-            f"{name}.{self.seq}.{self.settings.clock_ms()}",
-            self._fault,
-        )
-        self.producer.fence()
+    def _fenced(self, transactional_id: str) -> LaneProducer:
+        producer = LaneProducer(self.settings.bootstrap_servers, transactional_id, self._fault)
+        producer.fence()
+        return producer
 
     def _rebuild(self) -> str:
         """Read back what was committed; the transactional id that committed it, if any."""
         topic = self.settings.topics.subjects
         group = f"{self.settings.topics.prefix}headwater.rebuild"
         compacted = read_compacted(self.settings.bootstrap_servers, topic, self.p, group)
+        self.people, self.memory = {}, Memory(self.settings.deduplication_ms)
+        self.next_offsets, self.committed_offsets, self.withheld = {}, {}, {}
         seen: list[tuple[int, bytes]] = []
         for key, value in compacted.newest.items():
             if len(key) == PID_BYTES:
-                self.people[key] = subject_to_person(SUBJECT.decode(value))
+                self.people[key] = read_person(value)
             elif key.startswith(SEEN_PREFIX):
                 seen.append((int.from_bytes(key[len(SEEN_PREFIX) :], "big"), value))
         for seq, value in sorted(seen):
@@ -223,6 +225,14 @@ class Lane:
             person = self.people[pid] = Person(pid)
         return person
 
+    def misplaced(self, pid: bytes, key: bytes | None) -> Refused | None:
+        """Why a record about `pid` under that key is not this lane's; None when it is."""
+        if pid != key:
+            return WRONG_KEY
+        if pid not in self.people and partition_of(pid, self.settings.partitions) != self.p:
+            return WRONG_PARTITION
+        return None
+
     def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
         """Write down why the record at `offset` was set aside, in this transaction."""
         record = Rejected(
@@ -276,7 +286,7 @@ class Lane:
         sightings = self.memory.take_fresh(self.seq)
         if sightings is not None:
             send(topic, SIGHTINGS.encode(sightings), _seen_key(self.seq), p)
-        for seq in self.memory.forget_expired():
+        for seq in self.memory.forget_expired(self.settings.clock_ms()):
             send(topic, None, _seen_key(seq), p)
         cursor = Cursor(
             self.settings.generation,

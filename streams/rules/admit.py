@@ -15,6 +15,7 @@ Pure but for the person and the memory it is handed, which it changes in place.
 from dataclasses import dataclass
 
 from schemas.events import EMAIL_EVENTS, Collected, VisitChange
+from streams.rules.capacity import FULL, has_room
 from streams.rules.deduplicate import Memory
 from streams.rules.enrich import campaign_of, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
@@ -40,8 +41,8 @@ class Rules:
 def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Outcome:
     """Decide what `event` is, and let it take effect on `person` when it counts.
 
-    A refused event changes nothing. A duplicate or withheld one is remembered and changes nothing
-    of the person.
+    A refused event changes nothing. A duplicate or withheld one, or one for which its person has no
+    room, is remembered and changes nothing of the person.
     """
     clear = validate(event)
     if isinstance(clear, Refused):
@@ -63,6 +64,8 @@ def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Out
         return ERASED
     if not rules.gate.counts:
         return ANALYTICS_WITHHELD
+    if not has_room(person, money):
+        return FULL
 
     fold_times(person, event.occurred_at_ms)
     is_repeat_order = False

@@ -69,9 +69,13 @@ class Memory:
         self._chunks.append((seq, newest_ms, ids))
         return Sightings(newest_ms, b"".join(packed))
 
-    def forget_expired(self) -> list[int]:
-        """Drop what is older than the window; the transactions whose records may go."""
-        oldest_ms = self.newest_received_at_ms - self.window_ms
+    def forget_expired(self, now_ms: int) -> list[int]:
+        """Drop what is older than the window; the transactions whose records may go.
+
+        The window ends at the newest received_at, or now where that lies in the future: one record
+        with a wrong clock must not make the lane forget everything.
+        """
+        oldest_ms = min(self.newest_received_at_ms, now_ms) - self.window_ms
         expired = []
         while self._chunks and self._chunks[0][1] < oldest_ms:
             seq, _, ids = self._chunks.popleft()

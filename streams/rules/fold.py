@@ -28,7 +28,7 @@ def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
 
     An order without an id is an order of its own.
     """
-    if order_id is not None:
+    if order_id is not None and order_id != "":
         key = blake2b(str(order_id).encode(), digest_size=ORDER_KEY_BYTES).digest()
         if key in person.order_keys:
             return True

@@ -11,6 +11,7 @@ from schemas.compiled import write_long, write_text
 from schemas.subjects import Consent, Money, Subject, Trait
 
 _VISIT = struct.Struct(">qq16sH")
+FULL_BYTES = 1_048_576
 ORDER_KEY_BYTES = 8
 
 
@@ -39,6 +40,7 @@ class Person:
         "erased_at_ms",
         "events",
         "first_seen_ms",
+        "is_full",
         "last_seen_ms",
         "order_keys",
         "orders",
@@ -69,6 +71,7 @@ class Person:
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
         # The bytes of what most events leave alone (orders to order_keys), or None after a change.
         self.settled: bytes | None = None
+        self.is_full = False  # its record has reached FULL_BYTES
 
     def erase(self, at_ms: int) -> None:
         """Leave the stub that keeps later events of this pid out, and nothing else."""
@@ -113,7 +116,7 @@ def write_person(person: Person) -> bytes:
             packed,
             b"",
         )
-    return b"".join(
+    record = b"".join(
         (
             SUBJECT.header,
             person.pid,
@@ -125,6 +128,15 @@ def write_person(person: Person) -> bytes:
             *seen,
         )
     )
+    person.is_full = len(record) >= FULL_BYTES
+    return record
+
+
+def read_person(record: bytes) -> Person:
+    """The person that `write_person` wrote. Raises Malformed."""
+    person = subject_to_person(SUBJECT.decode(record))
+    person.is_full = len(record) >= FULL_BYTES
+    return person
 
 
 def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:

@@ -71,7 +71,7 @@ def validate(event: Collected) -> Clear | Refused:
         return EMPTY
     try:
         return _decode_clear(event.clear)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # the last for '[[[[...'
         return Refused(
             "$.clear",
             "wrong_clear_json",
@@ -99,6 +99,11 @@ def validate_money(clear: Clear) -> Money | Refused | None:
             f"$.properties.{name}", "wrong_money", "expected a decimal of 0 or more, below 10^12"
         )
     currency = properties.currency
-    if not isinstance(currency, str) or len(currency) != 3 or not currency.isalpha():
+    if not (
+        isinstance(currency, str)
+        and len(currency) == 3
+        and currency.isascii()  # 'ßßß' would become six letters
+        and currency.isalpha()
+    ):
         return Refused("$.properties.currency", "wrong_currency", "expected an ISO 4217 code")
     return Money(amount_micro, currency.upper())
