@@ -28,6 +28,8 @@ from faust.topics import Topic  # noqa: E402
 from faust.transport.drivers import aiokafka as driver  # noqa: E402
 from faust.types import TP, ConsumerMessage  # noqa: E402
 
+from schemas.errors import StoreRefused, StreamError  # noqa: E402
+
 sys.argv = _argv
 
 SEEK_WITHIN_S = 20.0  # below broker_request_timeout, which would look like a finished recovery
@@ -228,6 +230,7 @@ class _LaneConsumer(driver.Consumer):
         tps = {tp for tp in self.assignment() if tp.topic in self.app.input_topics}
         if self.lanes or not tps:
             return
+        self._check_partition_counts()
         lanes = {p: self.app.open_lane(p) for p in sorted({tp.partition for tp in tps})}
         await asyncio.gather(*(asyncio.to_thread(lane.open) for lane in lanes.values()))
         first, end = await self.earliest_offsets(*tps), await self.highwaters(*tps)
@@ -241,6 +244,16 @@ class _LaneConsumer(driver.Consumer):
         for lane in lanes.values():
             self.add_future(self._guarded(lane))
         self.app.on_lanes_open(sorted(lanes))
+
+    def _check_partition_counts(self) -> None:
+        # With another count every key would seem misplaced, and every event be set aside.
+        for topic in self.app.input_topics:
+            found = self.topic_partitions(topic)
+            if found not in (None, self.app.partitions):
+                raise StoreRefused(
+                    f"{topic} has {found} partitions, [kafka] partitions says "
+                    f"{self.app.partitions}; set it to {found}, or begin a new generation"
+                )
 
     async def _guarded(self, lane: LaneLike) -> None:
         try:
@@ -359,12 +372,14 @@ class BatchApp(faust.App):
         *,
         bootstrap_servers: str,
         input_topics: tuple[str, ...],
+        partitions: int,
         open_lane: OpenLane,
         on_lanes_open: Callable[[list[int]], None],
         instance_id: str,
         data_dir: str,
     ) -> None:
         self.input_topics = input_topics
+        self.partitions = partitions
         self.open_lane = open_lane
         self.on_lanes_open = on_lanes_open
         super().__init__(
@@ -421,6 +436,4 @@ class BatchApp(faust.App):
 
 def _first_words(error: BaseException) -> str:
     """What our own faults say (they hold no personal value); nothing of other exceptions."""
-    from schemas.errors import StreamError
-
     return str(error) if isinstance(error, StreamError) else _last_line(error)

@@ -67,6 +67,7 @@ def build_app(
         f"{topics.prefix}headwater.streams",
         bootstrap_servers=settings.kafka.bootstrap_servers,
         input_topics=tuple(apply_by_topic),
+        partitions=settings.kafka.partitions,
         open_lane=lambda p: Lane(p, shared, apply_by_topic),
         on_lanes_open=lanes_open,
         instance_id=settings.kafka.instance_id,
