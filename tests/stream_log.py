@@ -19,6 +19,7 @@ from schemas.codec import ACCEPTED, COLLECTED, CURSOR, REJECTED, SUBJECT
 from schemas.events import Accepted, Collected, Rejected
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Cursor, Subject
 from schemas.topics import PARTITIONER, Topics
+from tests.stream_worker import Worker
 from tests.waiting import eventually
 
 START_MS = 1_760_000_000_000
@@ -191,8 +192,11 @@ class Log:
                 total[each.purpose] += each.count
         return total
 
-    def wait_applied(self, *, within_s: float = 60) -> None:
-        """Every lane's cursor has reached the end of its inputs as they are now."""
+    def wait_applied(self, worker: Worker | None = None, *, within_s: float = 60) -> None:
+        """Every lane's cursor has reached the end of its inputs as they are now.
+
+        Does not wait for a `worker` that has ended.
+        """
         inputs = (self.topics.collected, self.topics.consents, self.topics.erasures)
         ranges = partition_ends(self.kafka.bootstrap_servers, inputs, self.kafka.partitions)
         ends = {at: end for at, (_, end) in ranges.items() if end}
@@ -206,6 +210,8 @@ class Log:
             behind = {
                 at: (stands.get(at), end) for at, end in ends.items() if stands.get(at) != end
             }
+            if behind and worker is not None and worker.exit_code() is not None:
+                raise RuntimeError(f"{worker.name} ended: {worker.said()}")
             assert not behind, behind
             return True
 
