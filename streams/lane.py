@@ -93,8 +93,8 @@ class Lane:
             self._fenced(previous)
             fenced.add(previous)
         if self.settings.is_trial:
-            # noida-db lists every aborted transaction since offset 0 to readers in mid-log, who then
-            # discard later records of that producer id: each start writes under a new one.
+            # noida-db lists every aborted transaction since offset 0 to readers in mid-log, which
+            # then discard later records of that producer id: each start writes under a new one.
             self.producer = self._fenced(f"{name}.{self.seq}.{self.settings.clock_ms()}")
 
     def _fenced(self, transactional_id: str) -> LaneProducer:
