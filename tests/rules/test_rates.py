@@ -7,12 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.rules.rates import decimal_text, list_money, mean, share, sum_up, view_campaigns
-    decimal_text,
-    list_money,
-    share,
-    sum_up,
-    view_campaigns,
-)
 from schemas.counters import COUNTS, PEOPLE, RATES
 
 
