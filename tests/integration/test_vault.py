@@ -6,6 +6,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,12 @@ def test_email_is_one_mailbox_in_every_spelling(vault: Vault) -> None:
 
 def test_identifiers_are_compared_exactly(vault: Vault) -> None:
     # The frame between type and value must not be forged by a value, nor case folded.
-    identifiers: list[Identifier] = [("user", "a"), ("user", "A"), ("user", "a "), ("user", "user|a")]
+    identifiers: list[Identifier] = [
+        ("user", "a"),
+        ("user", "A"),
+        ("user", "a "),
+        ("user", "user|a"),
+    ]
     found = vault.resolve(identifiers)
     assert len({person.pid for person in found if isinstance(person, Person)}) == 4
 
@@ -167,6 +173,28 @@ def test_lost_data_key_is_refused_not_replaced(
     redis_client.delete(f"{prefix}key:{pid.hex()}")
     with pytest.raises(StoreRefused, match="lost the data key"):
         vault.resolve([("user", "1")])
+
+
+def test_row_is_on_disk_before_its_pid_is_used_by_its_maker_and_early_finders(
+    redis_url: str, prefix: str, redis_client: "redis.Redis"
+) -> None:
+    def waits() -> int:
+        stats = redis_client.info("commandstats")
+        assert isinstance(stats, dict)
+        return int(stats.get("cmdstat_waitaof", {}).get("calls", 0))
+
+    counts = [waits()]
+    for _ in range(2):
+        with redis.Redis.from_url(redis_url) as client:
+            person_of(Vault(client, prefix, KEK, PEPPER), ("user", "1"))
+        counts.append(waits())
+    # As if the row were older than the server may keep it in memory.
+    for row in redis_client.scan_iter(f"{prefix}key:*"):
+        redis_client.hset(row, "c", "1000")
+    with redis.Redis.from_url(redis_url) as client:
+        person_of(Vault(client, prefix, KEK, PEPPER), ("user", "1"))
+    counts.append(waits())
+    assert [after - before for before, after in pairwise(counts)] == [1, 1, 0]
 
 
 def test_scripts_survive_a_flush(vault: Vault, redis_client: "redis.Redis") -> None:
