@@ -386,14 +386,15 @@ class _Check:
         )
         try:
             reader.assign([TopicPartition(self._topic, kp, first)])
-            while True:
-                messages = reader.consume(5000, 10.0)
+            heard_at_s = time.monotonic()
+            while time.monotonic() - heard_at_s < KAFKA_SETTLES_S:
+                messages = reader.consume(1000, LOOK_AGAIN_S)
+                if messages:
+                    heard_at_s = time.monotonic()
                 for message in messages:
                     if message.error() is not None or message.offset() >= until:
                         return
                     yield message.offset(), message.value()
-                if not messages:
-                    return
         finally:
             reader.close()
 

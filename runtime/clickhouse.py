@@ -60,6 +60,9 @@ REFUSALS = frozenset(
 )
 """Codes that an unchanged request meets for ever. Any other may pass, so we wait."""
 
+NOT_MADE = frozenset({60, 81})
+"""Codes that say that tables or the database are not there yet."""
+
 
 def connect(settings: Settings, *, database: str | None = None) -> Client:
     """A client of the configured database (or `database`; "" is the server's default).
@@ -106,7 +109,8 @@ def answering(asked: str) -> Iterator[None]:
     except ClickHouseError as error:
         code = getattr(error, "code", None)
         if code in REFUSALS:
-            raise StoreRefused(f"ClickHouse refused {asked}: {_brief(error)}") from error
+            remedy = "; run `headwater topics`" if code in NOT_MADE else ""
+            raise StoreRefused(f"ClickHouse refused {asked}: {_brief(error)}{remedy}") from error
         raise StoreUnavailable(f"ClickHouse failed at {asked}: {_brief(error)}") from error
     except (HTTPError, OSError) as error:
         raise StoreUnavailable(f"ClickHouse did not answer {asked}: {_brief(error)}") from error

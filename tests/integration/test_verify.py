@@ -30,7 +30,7 @@ def settings(kafka: str, clickhouse_url: str, fresh_name: Any) -> Iterator[Setti
 def counted(settings: Settings) -> Settings:
     lane = Lane(settings)
     with running(run_accepted_to_clickhouse, settings):
-        lane.commit(300, then_abort=3)
+        lane.commit(300)
         verdict = verify(settings, wait_s=30)
     assert verdict.lines() == [
         f"live = verified ({verdict.counters} counters, {verdict.facts} facts)"
