@@ -245,7 +245,7 @@ def _page(house: House) -> str:
 def _console() -> Console:
     console = Console(soft_wrap=False, highlight=False)
     # A file or a pipe has no width: lines there are not to be broken at 80.
-    return console if console.is_terminal else Console(width=120, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(width=140, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -286,13 +286,13 @@ def _table(answer: dict[str, object], width: int) -> Table:
     table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("campaign", no_wrap=True)
     # A narrow terminal shows one currency; the page shows all.
-    for title in (*shown, *currencies[: len(currencies) if width >= 110 else 1]):
+    for title in (*shown, *currencies[: len(currencies) if width >= 105 else 1]):
         table.add_column(title, justify="right", no_wrap=True)
     for campaign in campaigns:
         counters = campaign["counters"]
         revenue = {part["currency"]: Decimal(part["amount"]) for part in campaign["revenue"]}
         cells = [f"{counters.get(name, 0):,}" for name in shown.values()]
-        cells += [f"{revenue.get(currency, Decimal(0)):,.2f}" for currency in currencies]
+        cells += [f"{revenue.get(currency, Decimal(0)):,.0f}" for currency in currencies]
         name = escape(str(campaign["campaign_id"]))
         table.add_row(name, *cells[: len(table.columns) - 1])
     return table

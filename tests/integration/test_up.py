@@ -157,7 +157,16 @@ def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: 
     log = tmp_path / "other" / "up.log"
     with log.open("wb") as file:
         code = subprocess.run(
-            [sys.executable, "-m", "headwater", "up", "--data-dir", str(second.data_dir), "--port", "0"],
+            [
+                sys.executable,
+                "-m",
+                "headwater",
+                "up",
+                "--data-dir",
+                str(second.data_dir),
+                "--port",
+                "0",
+            ],
             stdout=file,
             stderr=subprocess.STDOUT,
             timeout=60,
