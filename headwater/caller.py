@@ -1,30 +1,27 @@
-"""How does a patient client of our own port behave?
+"""How does a patient reader ask our own port?
 
-As an SDK must: a batch that was not acknowledged is sent again, the same bytes, until it is. The
-same message ids then count once, so patience loses nothing and doubles nothing.
+It may be restarting just now, so a question is asked again for a while.
 """
 
-import base64
 import http.client
 import json
 import time
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from runtime.settings import Role
+from runtime.settings import Http, Role
 from schemas.errors import StoreRefused, StoreUnavailable
 
 ANSWER_WITHIN_S = 60.0
 GIVES_UP_AFTER_S = 120.0
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_PAUSE_S = 0.5
 _PASSING = frozenset({429, 500, 502, 503, 504})
 
 
 class Caller:
     """One kept connection to a Headwater, for one thread.
 
-    `wait` is given seconds to wait and answers True when nobody wants the call any more.
+    `wait` is given seconds to wait and answers True when nobody wants the answer any more.
     """
 
     def __init__(
@@ -37,50 +34,45 @@ class Caller:
         self._keys = keys
         self._wait = wait if wait is not None else _sleep
 
-    def post_batch(self, body: bytes) -> None:
-        """The collector has acknowledged `body`, a whole POST /v1/batch.
-
-        Raises StoreRefused when it says no, StoreUnavailable when it takes nothing for minutes.
-        """
-        user = base64.b64encode(f"{self._keys['write']}:".encode()).decode()
-        headers = {"Authorization": f"Basic {user}", "Content-Type": "application/json"}
-        self._ask("POST", "/v1/batch", body, headers)
-
     def get(self, path: str, role: Role) -> dict[str, object]:
-        """The JSON object at `path`, asked for in `role`. Raises as `post_batch` does."""
-        headers = {"Authorization": f"Bearer {self._keys[role]}"}
-        answer = json.loads(self._ask("GET", path, None, headers))
-        assert isinstance(answer, dict)
-        return answer
+        """The JSON object at `path`, asked for in `role`.
+
+        Raises StoreRefused when the answer is no, StoreUnavailable when there is none for minutes.
+        """
+        until_s = time.monotonic() + GIVES_UP_AFTER_S
+        while True:
+            status, answer, fault = self._try(path, role)
+            if status == 200:
+                found = json.loads(answer)
+                assert isinstance(found, dict)
+                return found
+            if status not in _PASSING:
+                raise StoreRefused(f"GET {path}: status {status}: {answer[:300]!r}")
+            if time.monotonic() > until_s or self._wait(_PAUSE_S):
+                raise StoreUnavailable(f"GET {path} got no answer ({fault})")
 
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
 
-    def _ask(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-        until_s = time.monotonic() + GIVES_UP_AFTER_S
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                self._connection.request(method, path, body, headers)
-                response = self._connection.getresponse()
-                answer = response.read()
-                status = response.status
-                fault = f"status {status}"
-            except (OSError, http.client.HTTPException) as error:
-                self._connection.close()
-                status, answer, fault = 503, b"", type(error).__name__
-            if status == 200:
-                return answer
-            if status not in _PASSING:
-                raise StoreRefused(f"{method} {path}: status {status}: {answer[:300]!r}")
-            if time.monotonic() > until_s:
-                raise StoreUnavailable(
-                    f"{method} {path} got no answer for {GIVES_UP_AFTER_S:.0f} s ({fault})"
-                )
-            if self._wait(pause_s):
-                raise StoreUnavailable(f"{method} {path} was given up")
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _try(self, path: str, role: Role) -> tuple[int, bytes, str]:
+        headers = {"Authorization": f"Bearer {self._keys.get(role, '')}"}
+        try:
+            self._connection.request("GET", path, None, headers)
+            response = self._connection.getresponse()
+            return response.status, response.read(), f"status {response.status}"
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            return 503, b"", type(error).__name__
+
+
+def url_of(http_settings: Http) -> str:
+    """Where this machine finds the page and the API of `[http]`."""
+    host = http_settings.host
+    # What listens on every address is asked on this machine's own.
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104
+        host = "127.0.0.1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{http_settings.port}"
 
 
 def _sleep(seconds: float) -> bool:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from headwater.running import chosen_settings, settings_in_force
+from headwater.running import chosen_settings, settings_in_force, settings_of_sender
 from schemas.errors import SettingInvalid, StreamError
 
 app = typer.Typer(
@@ -152,6 +152,40 @@ def run(
 
     ((name, together),) = plan.items()
     run_process(name, together, in_force, say_ready, is_supervised=ready_file is not None)
+
+
+@app.command(epilog="Example: headwater replay orders.csv --mapping orders.mapping.toml")
+def replay(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL or Parquet file.", show_default=False)],
+    mapping: Annotated[
+        Path, typer.Option(help="TOML file that says what its columns mean.", show_default=False)
+    ],
+    source: Annotated[
+        str | None, typer.Option(help="Name of the source that sends; by default the first one.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Of the collector; by default the configured or running one.")
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Send a file through the collector. Sending it again within 72 hours changes nothing."""
+    from headwater.caller import url_of
+    from headwater.replay import print_report, run_replay, write_key_of
+
+    settings = settings_of_sender(chosen_settings(config, data_dir=data_dir))
+    key = write_key_of(settings, source)
+    console = Console(highlight=False, stderr=as_json)
+    report, took_s = run_replay(
+        file, mapping, url=url or url_of(settings.http), write_key=key, console=console
+    )
+    if as_json:
+        _print_json({"sent": report.sent, "bad": report.bad, "bad_rows": report.bad_rows})
+    else:
+        print_report(report, took_s, console)
+    if report.bad:
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: headwater verify --json")

@@ -12,21 +12,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from headwater.caller import Caller
+from headwater.screen import campaign_table, open_console, show_calls
 from headwater.supervision import StopRequest, asked_to_stop
 from headwater.up import House, is_free, remove_data
 from headwater.verify import verify
+from producers.posting import Poster
 from producers.shop import Ledger, Pace, ShopCall, send_shop, shop_calls
 from runtime.clock import now_ms
 from runtime.settings import Kafka, Settings
@@ -39,6 +36,7 @@ SETTLES_WITHIN_S = 180.0
 STILL_FOR_S = 15.0
 """Counters that did not move for so long will not reach the ledger any more."""
 _POLL_S = 0.25
+_GIVES_UP_AFTER_S = 120.0
 _SHOWN_DIFFERENCES = 20
 
 
@@ -58,7 +56,7 @@ def run_demo(
     With `events` it ends by itself, without it goes on until somebody asks to stop. What it made
     is removed afterwards, unless something went wrong.
     """
-    console = _console()
+    console = open_console()
 
     def say(line: str) -> None:
         console.print(escape(line))
@@ -106,13 +104,20 @@ class _Shop:
     def __init__(
         self, house: House, console: Console, *, seed: int, rate_per_s: float | None
     ) -> None:
-        self.stop = threading.Event()
+        self._stop = threading.Event()
         self._house = house
         self._console = console
         self._seed = seed
         self._rate_per_s = rate_per_s
         self._ledger = Ledger()
-        self._caller = Caller(house.url, house.settings.http.keys, self.stop.wait)
+        keys = house.settings.http.keys
+        self._caller = Caller(house.url, keys, self._stop.wait)
+        self._poster = Poster(house.url, keys["write"], gives_up_after_s=_GIVES_UP_AFTER_S)
+
+    def ask_to_stop(self) -> None:
+        """It ends soon, also when it waits for an answer; from any thread."""
+        self._stop.set()
+        self._poster.stop()
 
     def run(self, events: int | None) -> Outcome:
         """Send, compare, and without `events` go on sending. Raises _StoppedEarly, StreamError."""
@@ -126,26 +131,27 @@ class _Shop:
             outcome = self._compare()
             self._go_on(calls)
         except StreamError as error:
-            if self.stop.is_set():
+            if self._stop.is_set():
                 raise _StoppedEarly from error
             raise
         finally:
             self._caller.close()
+            self._poster.close()
         return outcome
 
     def _send(self, calls: Iterator[ShopCall], total: int) -> None:
         pace = self._pace(self._rate_per_s) if self._rate_per_s else None
         began_s = time.monotonic()
-        with _progress(self._console, total) as on_progress:
+        with show_calls(self._console, total) as on_progress:
             sent = send_shop(
                 calls,
-                self._caller.post_batch,
+                self._poster.post,
                 self._ledger,
                 pace=pace,
                 on_progress=on_progress,
-                should_stop=self.stop.is_set,
+                should_stop=self._stop.is_set,
             )
-        if self.stop.is_set():
+        if self._stop.is_set():
             raise _StoppedEarly
         took_s = time.monotonic() - began_s
         self._console.print(
@@ -161,15 +167,15 @@ class _Shop:
         pace = self._pace(rate_per_s)
         send_shop(
             calls,
-            self._caller.post_batch,
+            self._poster.post,
             self._ledger,
             pace=pace,
-            should_stop=self.stop.is_set,
+            should_stop=self._stop.is_set,
         )
 
     def _compare(self) -> Outcome:
         answer, differences = self._settle()
-        self._console.print(_table(answer, self._console.width))
+        self._console.print(campaign_table(answer, self._console.width))
         # Counting again takes a while: whatever would still have changed has changed after it.
         verdict = verify(self._house.settings)
         if not differences:
@@ -194,7 +200,7 @@ class _Shop:
         until_s, moved_at_s = now_s + SETTLES_WITHIN_S, now_s
         answer = self._campaigns()
         while differences := self._ledger.differences(answer):
-            if self.stop.wait(_POLL_S):
+            if self._stop.wait(_POLL_S):
                 raise _StoppedEarly
             before, answer = answer, self._campaigns()
             now_s = time.monotonic()
@@ -208,7 +214,7 @@ class _Shop:
         return self._caller.get("/v1/campaigns", "viewer")
 
     def _pace(self, rate_per_s: float) -> Pace:
-        return Pace(rate_per_s, time.monotonic, self.stop.wait)
+        return Pace(rate_per_s, time.monotonic, self._stop.wait)
 
 
 def _tend_while(
@@ -220,11 +226,11 @@ def _tend_while(
         try:
             while not future.done():
                 if asked.is_asked:
-                    shop.stop.set()
+                    shop.ask_to_stop()
                 house.tend()
                 time.sleep(0.1)
         finally:
-            shop.stop.set()
+            shop.ask_to_stop()
         return future.result()
 
 
@@ -240,59 +246,3 @@ def _settings_of_demo(chosen: Settings, data_dir: Path, say: Callable[[str], Non
 
 def _page(house: House) -> str:
     return f"{house.url}/#key={house.settings.http.keys['viewer']}"
-
-
-def _console() -> Console:
-    console = Console(soft_wrap=False, highlight=False)
-    # A file or a pipe has no width: lines there are not to be broken at 80.
-    return console if console.is_terminal else Console(width=140, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line for every fifth elsewhere."""
-    if console.is_terminal:
-        columns = (TextColumn("Shop"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("Shop", total=total)
-            yield lambda calls: bar.advance(task, calls)
-        return
-    sent = 0
-
-    def on_progress(calls: int) -> None:
-        nonlocal sent
-        fifth = sent * 5 // total
-        sent += calls
-        if sent * 5 // total > fifth:
-            console.print(f"Shop: {sent:,} of {total:,} calls sent")
-
-    yield on_progress
-
-
-def _table(answer: dict[str, object], width: int) -> Table:
-    """The campaigns as people read them, in `width` characters."""
-    shown = {
-        "sent": "sent",
-        "delivered": "delivered",
-        "opened": "unique_opened",
-        "clicked": "unique_clicked",
-        "visits": "visits",
-        "orders": "orders",
-        "buyers": "buyers",
-    }
-    campaigns = answer["campaigns"]
-    assert isinstance(campaigns, list)
-    currencies = sorted({part["currency"] for each in campaigns for part in each["revenue"]})
-    table = Table(box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("campaign", no_wrap=True)
-    # A narrow terminal shows one currency; the page shows all.
-    for title in (*shown, *currencies[: len(currencies) if width >= 105 else 1]):
-        table.add_column(title, justify="right", no_wrap=True)
-    for campaign in campaigns:
-        counters = campaign["counters"]
-        revenue = {part["currency"]: Decimal(part["amount"]) for part in campaign["revenue"]}
-        cells = [f"{counters.get(name, 0):,}" for name in shown.values()]
-        cells += [f"{revenue.get(currency, Decimal(0)):,.0f}" for currency in currencies]
-        name = escape(str(campaign["campaign_id"]))
-        table.add_row(name, *cells[: len(table.columns) - 1])
-    return table

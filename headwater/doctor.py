@@ -15,7 +15,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from headwater.caller import Caller
+from headwater.caller import Caller, url_of
 from headwater.running import chosen_settings, settings_in_force
 from runtime import apache_kafka
 from runtime.clickhouse import answering, connect
@@ -191,9 +191,8 @@ def _migrations(settings: Settings) -> str:
 
 
 def _http(settings: Settings) -> str:
-    http = settings.http
-    url = f"http://{http.host}:{http.port}"
-    caller = Caller(url, http.keys, wait=lambda _: True)
+    url = url_of(settings.http)
+    caller = Caller(url, settings.http.keys, wait=lambda _: True)
     try:
         caller.get("/readyz", "viewer")
     except StreamError as error:

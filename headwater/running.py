@@ -51,3 +51,17 @@ def settings_in_force(settings: Settings) -> Settings:
             "the servers: [kafka] bootstrap_servers, [redis] url, [clickhouse] url"
         )
     return load_settings(file, {})
+
+
+def settings_of_sender(settings: Settings) -> Settings:
+    """What a sender of events needs: the port and the write keys of a running Headwater.
+
+    Those of the `headwater up` on this data_dir if one runs, else the configured ones. Raises
+    StoreUnavailable if there is neither.
+    """
+    file = settings_file_of(settings)
+    if file.exists():
+        return load_settings(file, {})
+    if settings.sources or settings.http.keys.get("write"):
+        return settings
+    return settings_in_force(settings)

@@ -14,6 +14,7 @@ import socket
 import time
 from pathlib import Path
 
+from headwater.caller import url_of
 from headwater.keys import provide_keys, write_private
 from headwater.roles import PROCESSES, prepare_stores
 from headwater.supervision import Part, Restarts, RoleProcess, Say, asked_to_stop, say_exit
@@ -58,9 +59,7 @@ class House:
     @property
     def url(self) -> str:
         """Where the page and the API are."""
-        http = self.settings.http
-        host = "127.0.0.1" if http.host in ("", "0.0.0.0", "::") else http.host  # noqa: S104
-        return f"http://{host}:{http.port}"
+        return url_of(self.settings.http)
 
     def start(self) -> None:
         """Start all of it; afterwards every part has said that it is ready.
