@@ -1,0 +1,387 @@
+"""How does each kind of event end, and what does it change?"""
+
+import copy
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES
+from schemas.compiled import write_long
+from schemas.events import NO_CAMPAIGN, Accepted, Collected, VisitChange
+from streams.collected_to_accepted import _tail
+from streams.rules.admit import Rules, admit
+from streams.rules.capacity import FULL, MOST_MICRO, MOST_VISITS
+from streams.rules.deduplicate import Memory
+from streams.rules.enrich import campaign_of
+from streams.rules.gate import Gate, gate_from_bases
+from streams.rules.outcomes import DUPLICATE, ERASED, Admitted, Refused, Withheld
+from streams.rules.person import Person, Visit, person_to_subject
+from streams.rules.validate import LATEST_MS, LONGEST_CAMPAIGN, Clear, validate
+from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
+
+RULES = Rules(Gate(counts=True, profiles=True), GAP_MS)
+
+
+def person() -> Person:
+    return Person(b"p" * 16)
+
+
+def memory() -> Memory:
+    return Memory(10**9)
+
+
+def decide(event: Collected, rules: Rules = RULES) -> Any:
+    return admit(event, person(), memory(), rules)
+
+
+def order(**properties: object) -> Collected:
+    return make_event(event=ORDER, clear={"properties": properties})
+
+
+def test_page_view_is_admitted_and_begins_a_visit() -> None:
+    event = make_event(clear={"properties": {"campaign_id": "spring"}})
+    assert decide(event) == Admitted(
+        "spring", False, None, "", [VisitChange("spring", START_MS, 1)]
+    )
+
+
+@pytest.mark.parametrize("type_", ["track", "identify", "page", "screen", "group", "alias"])
+def test_every_type_of_call_is_admitted(type_: str) -> None:
+    assert isinstance(decide(make_event(type=type_)), Admitted)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "Email Sent",
+        "Email Delivered",
+        "Email Bounced",
+        "Email Marked as Spam",
+        "Email Suppressed",
+        "Email Opened",
+        "Email Link Clicked",
+        "Unsubscribed",
+    ],
+)
+def test_email_events_make_no_visit(event: str) -> None:
+    known = person()
+    outcome = admit(make_event(event=event), known, memory(), RULES)
+    assert outcome == Admitted(NO_CAMPAIGN, False, None, "", [])
+    assert known.events == 1
+    assert known.visits == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "reason"),
+    [
+        ({"type": "purchase"}, "$.type", "unknown_type"),
+        ({"type": ""}, "$.type", "unknown_type"),
+        ({"occurred_at_ms": -1}, "$.occurred_at_ms", "time_out_of_range"),
+        ({"occurred_at_ms": LATEST_MS}, "$.occurred_at_ms", "time_out_of_range"),
+        ({"received_at_ms": -1}, "$.occurred_at_ms", "time_out_of_range"),
+        ({"received_at_ms": LATEST_MS}, "$.occurred_at_ms", "time_out_of_range"),
+        ({"clear": b""}, "$.clear", "wrong_clear_json"),
+        ({"clear": b"null"}, "$.clear", "wrong_clear_json"),
+        ({"clear": b"[]"}, "$.clear", "wrong_clear_json"),
+        ({"clear": b"{} {}"}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":7}'}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":{"campaign_id":{}}}'}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":{"total":NaN}}'}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":{"total":1e400}}'}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":{"currency":"\xff"}}'}, "$.clear", "wrong_clear_json"),
+        (
+            {"event": "Email Opened", "clear": b'{"properties":{"machine":true,"x":"\\ud800"}}'},
+            "$.clear",
+            "wrong_clear_json",
+        ),
+        ({"clear": b'{"properties":{"order_id":"\\ud800"}}'}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"x":' + b"[" * 100_000}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"x":' + b'{"x":' * 100_000}, "$.clear", "wrong_clear_json"),
+        ({"clear": b'{"properties":{"order_id":1' + b"0" * 5_000 + b"}}"}, "$.clear", None),
+        (
+            {"clear": {"properties": {"campaign_id": "c" * (LONGEST_CAMPAIGN + 1)}}},
+            "$.campaign",
+            "campaign_too_long",
+        ),
+    ],
+)
+def test_unusable_event_is_refused_and_changes_nothing(
+    changes: dict[str, Any], path: str, reason: str | None
+) -> None:
+    event, known, seen = make_event(**changes), person(), memory()
+    before = person_to_subject(known)
+    outcome = admit(event, known, seen, RULES)
+    assert isinstance(outcome, Refused)
+    assert (outcome.path, outcome.reason) == (path, reason or "wrong_clear_json")
+    assert person_to_subject(known) == before
+    assert len(seen) == 0
+
+
+@pytest.mark.parametrize("occurred_at_ms", [0, 1, LATEST_MS - 1])
+def test_time_may_be_any_from_1970_to_2099(occurred_at_ms: int) -> None:
+    assert isinstance(decide(make_event(occurred_at_ms=occurred_at_ms)), Admitted)
+
+
+@given(st.binary(max_size=80) | st.text(max_size=80).map(lambda text: text.encode()))
+def test_any_clear_bytes_are_read_or_refused(clear: bytes) -> None:
+    assert isinstance(validate(make_event(clear=clear)), Clear | Refused)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=10,
+)
+names = st.sampled_from(
+    ["campaign_id", "campaign_name", "order_id", "currency", "total", "revenue", "value", "x"]
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "properties": st.dictionaries(names, json_values, max_size=6),
+            "context": st.fixed_dictionaries(
+                {},
+                optional={
+                    "campaign": st.dictionaries(st.sampled_from(["id", "name"]), json_values)
+                },
+            ),
+        },
+    ),
+    st.sampled_from([ORDER, "Order Refunded", "Product Viewed", "Email Opened"]),
+)
+def test_any_event_is_admitted_or_refused_and_can_be_written(
+    clear: dict[str, Any], name: str
+) -> None:
+    event = make_event(event=name, clear=msgspec.json.encode(clear))
+    outcome = decide(event)
+    assert isinstance(outcome, Admitted | Refused)
+    if isinstance(outcome, Admitted):
+        assert _tail(outcome, b"", 1, 1)
+
+
+def campaign(properties: dict[str, Any] | None, context: dict[str, Any] | None) -> str:
+    clear = {"properties": properties, "context": context and {"campaign": context}}
+    return campaign_of(msgspec.convert(clear, Clear))
+
+
+@pytest.mark.parametrize(
+    ("properties", "context", "expected"),
+    [
+        ({"campaign_id": "1", "campaign_name": "4"}, {"id": "2", "name": "3"}, "1"),
+        ({"campaign_name": "4"}, {"id": "2", "name": "3"}, "2"),
+        ({"campaign_name": "4"}, {"name": "3"}, "3"),
+        ({"campaign_name": "4"}, {}, "4"),
+        ({"campaign_name": "4"}, None, "4"),
+        ({}, {}, NO_CAMPAIGN),
+        (None, None, NO_CAMPAIGN),
+        ({"campaign_id": None}, {"id": None, "name": "3"}, "3"),
+        ({"campaign_id": ""}, {"id": "", "name": ""}, NO_CAMPAIGN),
+        ({"campaign_id": "", "campaign_name": "4"}, {"id": ""}, "4"),
+        ({"campaign_id": 42}, None, "42"),
+        ({"campaign_id": 0}, {"id": "2"}, "0"),
+        ({"campaign_id": " "}, None, " "),
+    ],
+)
+def test_campaign_is_the_first_that_the_event_names(
+    properties: dict[str, Any] | None, context: dict[str, Any] | None, expected: str
+) -> None:
+    assert campaign(properties, context) == expected
+
+
+def test_longest_campaign_is_admitted() -> None:
+    name = "é" * LONGEST_CAMPAIGN
+    assert decide(make_event(clear={"properties": {"campaign_id": name}})).campaign_id == name
+
+
+@pytest.mark.parametrize("event", [ORDER, "Order Refunded"])
+@pytest.mark.parametrize(
+    ("properties", "micro"),
+    [
+        ({"total": 19.99, "revenue": 5, "value": 4}, 19_990_000),
+        ({"revenue": "5.5", "value": 4}, 5_500_000),
+        ({"value": 4}, 4_000_000),
+        ({"total": 0, "revenue": 5}, 0),
+        ({"total": None, "revenue": 5}, 5_000_000),
+    ],
+)
+def test_money_is_the_first_that_is_stated(
+    event: str, properties: dict[str, Any], micro: int
+) -> None:
+    properties = {**properties, "currency": "eur"}
+    outcome = decide(make_event(event=event, clear={"properties": properties}))
+    assert (outcome.amount_micro, outcome.currency) == (micro, "EUR")
+
+
+@pytest.mark.parametrize("event", [ORDER, "Order Refunded"])
+def test_event_without_money_has_none(event: str) -> None:
+    outcome = decide(make_event(event=event, clear={"properties": {"currency": "EUR"}}))
+    assert (outcome.amount_micro, outcome.currency) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("properties", "path", "reason"),
+    [
+        ({"total": "a lot", "currency": "EUR"}, "$.properties.total", "wrong_money"),
+        ({"total": -0.01, "currency": "EUR"}, "$.properties.total", "wrong_money"),
+        ({"revenue": 10**12, "currency": "EUR"}, "$.properties.revenue", "wrong_money"),
+        ({"value": True, "currency": "EUR"}, "$.properties.value", "wrong_money"),
+        ({"value": "", "revenue": 1}, "$.properties.currency", "wrong_currency"),
+        ({"total": "", "currency": "EUR"}, "$.properties.total", "wrong_money"),
+        ({"total": 1}, "$.properties.currency", "wrong_currency"),
+        ({"total": 1, "currency": "EURO"}, "$.properties.currency", "wrong_currency"),
+        ({"total": 1, "currency": "E1R"}, "$.properties.currency", "wrong_currency"),
+        ({"total": 1, "currency": "ßßß"}, "$.properties.currency", "wrong_currency"),
+        ({"total": 1, "currency": "ııı"}, "$.properties.currency", "wrong_currency"),
+        ({"total": 1, "currency": 978}, "$.properties.currency", "wrong_currency"),
+    ],
+)
+def test_wrong_money_refuses_the_order_and_it_may_come_again(
+    properties: dict[str, Any], path: str, reason: str
+) -> None:
+    event, known, seen = order(**properties), person(), memory()
+    for _ in range(2):
+        outcome = admit(event, known, seen, RULES)
+        assert isinstance(outcome, Refused)
+        assert (outcome.path, outcome.reason) == (path, reason)
+    assert known.orders == 0
+
+
+def test_wrong_money_of_other_events_is_nobodys_business() -> None:
+    event = make_event(event="Product Viewed", clear={"properties": {"total": "a lot"}})
+    assert isinstance(decide(event), Admitted)
+
+
+def test_resent_event_changes_nothing() -> None:
+    event, known, seen = order(order_id=1, total=5, currency="EUR"), person(), memory()
+    admit(event, known, seen, RULES)
+    before = copy.deepcopy(person_to_subject(known))
+    assert admit(event, known, seen, RULES) is DUPLICATE
+    assert person_to_subject(known) == before
+
+
+def test_repeated_order_is_told_and_adds_nothing() -> None:
+    known, seen = person(), memory()
+    outcomes = [
+        admit(order(order_id=1, total=5, currency="EUR"), known, seen, RULES) for _ in range(2)
+    ]
+    assert [each.is_repeat_order for each in outcomes if isinstance(each, Admitted)] == [
+        False,
+        True,
+    ]
+    assert (known.orders, known.spent, known.events) == (1, {"EUR": 5_000_000}, 2)
+
+
+@pytest.mark.parametrize(
+    ("analytics", "personalisation", "gate"),
+    [
+        ("legitimate_interest", "legitimate_interest", Gate(counts=True, profiles=True)),
+        ("consent", "legitimate_interest", Gate(counts=False, profiles=True)),
+        ("legitimate_interest", "consent", Gate(counts=True, profiles=False)),
+        ("consent", "consent", Gate(counts=False, profiles=False)),
+    ],
+)
+def test_gate_follows_the_legal_bases(analytics: str, personalisation: str, gate: Gate) -> None:
+    assert gate_from_bases({"analytics": analytics, "personalisation": personalisation}) == gate
+
+
+def test_purpose_without_a_basis_is_not_allowed() -> None:
+    assert gate_from_bases({}) == Gate(counts=False, profiles=False)
+
+
+def test_without_analytics_nothing_is_used_but_a_resent_event_counts_once() -> None:
+    rules = Rules(Gate(counts=False, profiles=True), GAP_MS)
+    event, known, seen = order(order_id=1, total=5, currency="EUR"), person(), memory()
+    before = person_to_subject(known)
+    assert admit(event, known, seen, rules) == Withheld("analytics")
+    assert admit(event, known, seen, rules) is DUPLICATE
+    assert person_to_subject(known) == before
+
+
+def test_without_personalisation_events_count_but_no_profile_grows() -> None:
+    rules = Rules(Gate(counts=True, profiles=False), GAP_MS)
+    known, seen = person(), memory()
+    for number in range(3):
+        event = order(order_id=number, total=5, currency="EUR")
+        assert isinstance(admit(event, known, seen, rules), Admitted)
+    assert (known.orders, known.segments, known.traits) == (3, (), {})
+
+
+def test_erased_person_takes_nothing_in() -> None:
+    known, seen = person(), memory()
+    admit(order(order_id=1, total=5, currency="EUR"), known, seen, RULES)
+    known.erase(START_MS)
+    stub = person_to_subject(known)
+    assert admit(make_event(), known, seen, RULES) is ERASED
+    assert person_to_subject(known) == stub
+    assert (stub.erased_at_ms, stub.events, stub.visits, stub.order_keys) == (START_MS, 0, b"", b"")
+
+
+def test_person_that_is_full_takes_no_more() -> None:
+    known, seen = person(), memory()
+    known.is_full = True
+    event = make_event()
+    assert admit(event, known, seen, RULES) is FULL
+    assert known.events == 0
+
+
+def test_visits_stay_within_their_16_bit_index() -> None:
+    known = person()
+    visit = Visit(START_MS, START_MS, bytes(16), "c")
+    known.visits = [visit] * MOST_VISITS
+    assert admit(make_event(), known, memory(), RULES) is FULL
+
+
+@pytest.mark.parametrize("event", [ORDER, "Order Refunded"])
+def test_sums_stay_within_64_bits(event: str) -> None:
+    known, seen = person(), memory()
+    properties = {"total": "999999999999.999999", "currency": "EUR"}
+    outcomes = [
+        admit(make_event(event=event, clear={"properties": properties}), known, seen, RULES)
+        for _ in range(12)
+    ]
+    assert [outcome is FULL for outcome in outcomes] == [False] * 9 + [True] * 3
+    assert max(known.spent.get("EUR", 0), known.refunded.get("EUR", 0)) <= MOST_MICRO
+
+
+longs = st.integers(-(2**63), 2**63 - 1)
+texts = st.text(max_size=40) | st.sampled_from(["", "(none)", "spring", "EUR"])
+money = st.just((None, "")) | st.tuples(longs, texts)
+outcomes = st.builds(
+    lambda money, **fields: Admitted(amount_micro=money[0], currency=money[1], **fields),
+    money=money,
+    campaign_id=texts,
+    is_repeat_order=st.booleans(),
+    visit_changes=st.lists(
+        st.builds(VisitChange, texts, longs, st.sampled_from([-1, 1])), max_size=3
+    ),
+)
+
+
+@given(outcomes, longs, st.integers(0, 2**31 - 1), st.binary(max_size=9000))
+def test_spliced_record_equals_the_whole_one_written(
+    outcome: Admitted, offset: int, index: int, sealed: bytes
+) -> None:
+    """Collected's bytes and the tail are what the compiled writer makes of the whole record."""
+    event = make_event(sealed=sealed, clear={"properties": {"campaign_id": outcome.campaign_id}})
+    whole = Accepted(
+        **msgspec.structs.asdict(event),
+        **msgspec.structs.asdict(outcome),
+        generation=1,
+        lane=3,
+        seq=99,
+        source_topic="events.collected",
+        source_partition=3,
+        source_offset=offset,
+        index=index,
+    )
+    topic = b"events.collected"
+    coordinates = b"".join(map(write_long, (1, 3, 99, len(topic)))) + topic + write_long(3)
+    spliced = COLLECTED.encode(event)[HEADER_BYTES:] + _tail(outcome, coordinates, offset, index)
+    assert ACCEPTED.header + spliced == ACCEPTED.encode(whole)
+    assert ACCEPTED.decode(ACCEPTED.encode(whole)) == whole

@@ -1,0 +1,136 @@
+"""Does a person add up to the same whatever order events arrive in?"""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.events import Collected, SealedTrait
+from schemas.subjects import Subject, Trait
+from streams.rules.admit import Rules, admit
+from streams.rules.deduplicate import Memory
+from streams.rules.fold import fold_order
+from streams.rules.gate import Gate
+from streams.rules.outcomes import Admitted
+from streams.rules.person import Person, person_to_subject
+from streams.rules.segment import REPEAT_BUYERS
+from streams.rules.validate import Money
+from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
+
+RULES = Rules(Gate(counts=True, profiles=True), GAP_MS)
+CURRENCIES = ("EUR", "usd", "JPY")
+
+
+def order_money(order_id: int) -> dict[str, object]:
+    """The money of an order: the same each time the order is stated."""
+    return {"total": f"{order_id * 171}.{order_id * 13:02}", "currency": CURRENCIES[order_id % 3]}
+
+
+@st.composite
+def events(draw: st.DrawFn) -> list[Collected]:
+    """Distinct events of one person: pages, orders (some stated twice), refunds, traits, e-mails."""
+    numbers = draw(st.lists(st.integers(0, 255), unique=True, max_size=20))
+    made = []
+    for number in numbers:
+        kind = draw(st.sampled_from(["page", "identify", ORDER, "Order Refunded", "Email Opened"]))
+        properties: dict[str, object] = {"campaign_id": draw(st.sampled_from("abc"))}
+        if kind in (ORDER, "Order Refunded"):
+            order_id = draw(st.integers(1, 6))
+            properties |= {"order_id": order_id, **order_money(order_id)}
+        names = draw(st.lists(st.sampled_from([b"k" * 8, b"l" * 8]), unique=True))
+        made.append(
+            make_event(
+                event_id=bytes([number]) * 16,
+                type=kind if kind in ("page", "identify") else "track",
+                event="" if kind in ("page", "identify") else kind,
+                occurred_at_ms=START_MS + draw(st.integers(0, 4)) * GAP_MS // 2,
+                clear={"properties": properties},
+                traits=[SealedTrait(name, b"%d" % number) for name in names]
+                if kind == "identify"
+                else [],
+            )
+        )
+    return made
+
+
+def fold_all(arriving: list[Collected]) -> tuple[Person, list[Admitted]]:
+    person, memory = Person(b"p" * 16), Memory(10**9)
+    outcomes = [admit(event, person, memory, RULES) for event in arriving]
+    assert all(isinstance(outcome, Admitted) for outcome in outcomes), outcomes
+    return person, outcomes  # type: ignore[return-value]
+
+
+def canonical(person: Person) -> dict[str, object]:
+    """All that is known, without what only the order of arrival decides (order within lists)."""
+    subject = person_to_subject(person)
+    known = {name: getattr(subject, name) for name in Subject.__struct_fields__}
+    for name in ("spent", "refunded", "traits"):
+        known[name] = sorted(known[name], key=repr)
+    return known
+
+
+@given(events(), st.randoms(use_true_random=False))
+def test_order_of_arrival_changes_nothing(arriving: list[Collected], chance: random.Random) -> None:
+    person, outcomes = fold_all(arriving)
+    shuffled = arriving[:]
+    chance.shuffle(shuffled)
+    other, other_outcomes = fold_all(shuffled)
+    assert canonical(person) == canonical(other)
+    assert sum(each.is_repeat_order for each in outcomes) == sum(
+        each.is_repeat_order for each in other_outcomes
+    )
+
+
+@given(events())
+def test_person_equals_a_recount(arriving: list[Collected]) -> None:
+    person, outcomes = fold_all(arriving)
+    stamps = [event.occurred_at_ms for event in arriving]
+    assert person.events == len(arriving)
+    if stamps:
+        assert (person.first_seen_ms, person.last_seen_ms) == (min(stamps), max(stamps))
+    orders = [event for event in arriving if event.event == ORDER]
+    order_ids = {event.clear for event in orders}
+    distinct = {clear.split(b'"order_id":')[1].split(b",")[0] for clear in order_ids}
+    assert person.orders == len(distinct) == len(person.order_keys)
+    assert sum(each.is_repeat_order for each in outcomes) == len(orders) - len(distinct)
+    assert person.refunds == sum(event.event == "Order Refunded" for event in arriving)
+    expected: dict[str, int] = {}
+    for order_id in distinct:
+        money = order_money(int(order_id))
+        currency = str(money["currency"]).upper()
+        cents = int(str(money["total"]).replace(".", ""))
+        expected[currency] = expected.get(currency, 0) + cents * 10_000
+    assert person.spent == expected
+    assert person.segments == ((REPEAT_BUYERS,) if len(distinct) >= 2 else ())
+    newest: dict[bytes, Trait] = {}
+    for event in sorted(arriving, key=lambda each: (each.occurred_at_ms, each.event_id)):
+        for trait in event.traits:
+            stamp = (event.occurred_at_ms, event.event_id)
+            newest[trait.key] = Trait(trait.key, *stamp, trait.sealed)
+    assert person.traits == newest
+
+
+@pytest.mark.parametrize("order_id", [None, ""])
+def test_orders_without_an_id_are_orders_of_their_own(order_id: str | None) -> None:
+    person = Person(b"p" * 16)
+    assert [fold_order(person, order_id, Money(5, "EUR")) for _ in range(3)] == [False] * 3
+    assert person.orders == 3
+    assert person.spent == {"EUR": 15}
+
+
+def test_order_id_is_the_same_as_number_and_as_text() -> None:
+    person = Person(b"p" * 16)
+    assert [fold_order(person, order_id, None) for order_id in (42, "42", 0, "0")] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_order_without_money_counts_as_an_order() -> None:
+    person, [outcome] = fold_all([make_event(event=ORDER)])
+    assert (person.orders, person.spent) == (1, {})
+    assert outcome.amount_micro is None
+    assert outcome.currency == ""
