@@ -21,7 +21,7 @@ from rich.markup import escape
 from headwater.caller import Caller
 from headwater.screen import campaign_table, open_console, show_calls
 from headwater.supervision import StopRequest, asked_to_stop
-from headwater.up import House, is_free, remove_data
+from headwater.up import House, remove_data, why_not_free
 from headwater.verify import verify
 from producers.posting import Poster
 from producers.shop import Ledger, Pace, ShopCall, send_shop, shop_calls
@@ -237,7 +237,7 @@ def _tend_while(
 def _settings_of_demo(chosen: Settings, data_dir: Path, say: Callable[[str], None]) -> Settings:
     """Defaults, with the embedded servers of a fresh directory, whatever else is configured."""
     http = chosen.http.model_copy(update={"keys": {}})
-    if http.port and not is_free(http.host, http.port):
+    if http.port and why_not_free(http.host, http.port):
         say(f"Port {http.port} is taken: using a free one.")
         http = http.model_copy(update={"port": 0})
     kafka = Kafka(embedded=chosen.kafka.embedded)

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from runtime.processes import Child, start_child, stop_left_over
+from schemas.errors import StreamError
 
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
@@ -114,7 +115,11 @@ class Restarts:
             if now_s >= self._due_at_s[name]:
                 del self._due_at_s[name]
                 self._started_at_s[name] = now_s
-                part.start()
+                try:
+                    part.start()
+                except (StreamError, OSError) as error:
+                    # It is not alive, so the next round tries again, later.
+                    self.say(f"{name} cannot be started: {error}")
         elif part.is_alive():
             if now_s - self._started_at_s.setdefault(name, now_s) >= STEADY_AFTER_S:
                 self._pause_s.pop(name, None)

@@ -6,6 +6,7 @@ the way out the order is turned round: intake stops before the streams, these be
 the servers last, so that nothing is asked of a server that has gone.
 """
 
+import errno
 import json
 import os
 import secrets
@@ -67,9 +68,10 @@ class House:
         Raises SettingInvalid for a directory or port in use, StoreUnavailable when a part does not
         come up, with the end of its log. Nothing is left running then.
         """
+        # Until here the directory may be another's: nothing of it is ours to stop or remove.
+        self._take_port()
+        addresses = self._stack.start()
         try:
-            self._take_port()
-            addresses = self._stack.start()
             self._say(self._stack.broker_sentence)
             provided = provide_keys(self.settings, self.data_dir)
             self.made_keys = provided.made_keys
@@ -125,10 +127,10 @@ class House:
             (port,) = free_ports(1)
             http = http.model_copy(update={"port": port})
             self.settings = self.settings.model_copy(update={"http": http})
-        elif not is_free(http.host, http.port):
+        elif why := why_not_free(http.host, http.port):
             raise SettingInvalid(
-                f"[http] port {http.port} is taken by another program; choose another with "
-                "--port, or --port 0 for any free one"
+                f"[http] port {http.port} {why}; choose another with --port, or --port 0 for any "
+                "free one"
             )
 
     def _wait_ready(self) -> None:
@@ -239,17 +241,19 @@ def _instance_id(data_dir: Path) -> str:
     return file.read_text("utf-8").strip()
 
 
-def is_free(host: str, port: int) -> bool:
-    """True if nobody listens on that port now."""
+def why_not_free(host: str, port: int) -> str:
+    """Why nobody can listen on that port now; empty if somebody can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as bound:
         # As servers do, so that connections of a moment ago do not make a port look taken.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, port))
-        except OSError:
-            return False
-    return True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return "is taken by another program"
+            return f"of {host} cannot be used: {error.strerror}"
+    return ""
 
 
 def remove_data(data_dir: Path) -> None:

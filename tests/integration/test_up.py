@@ -154,6 +154,7 @@ def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: 
     (tmp_path / "other").mkdir()
     second = Up(up.data_dir, up.config)
     children = up.children()
+    in_run = sorted((up.data_dir / "run").iterdir())
     log = tmp_path / "other" / "up.log"
     with log.open("wb") as file:
         code = subprocess.run(
@@ -175,3 +176,4 @@ def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: 
     assert code == 2
     assert f"is in use by process {up.ready['process_id']}" in log.read_text()
     assert up.children() == children
+    assert sorted((up.data_dir / "run").iterdir()) == in_run, "what the owner wrote is still there"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headwater.supervision import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_AFTER_S, Restarts
+from schemas.errors import StoreUnavailable
 
 
 @dataclass
@@ -15,8 +16,12 @@ class FakePart:
     starts: int = 0
     exit_code: int | None = 70
 
+    cannot_start: bool = False
+
     def start(self) -> None:
         self.starts += 1
+        if self.cannot_start:
+            raise StoreUnavailable("no space left on device")
         self.lives = True
 
     def is_alive(self) -> bool:
@@ -88,3 +93,15 @@ def test_signal_is_named() -> None:
     scene.tend()
     scene.seconds_until_started()
     assert scene.said[0].startswith("streams ended with signal 9;")
+
+
+def test_part_that_cannot_even_be_started_is_tried_again_later() -> None:
+    scene = Scene()
+    scene.tend()
+    scene.part.cannot_start = True
+    first, second = scene.seconds_until_started(), scene.seconds_until_started()
+    assert second > first
+    assert "streams cannot be started: no space left on device" in scene.said
+    scene.part.cannot_start = False
+    scene.seconds_until_started()
+    assert scene.part.lives
