@@ -28,6 +28,7 @@ from faust.topics import Topic  # noqa: E402
 from faust.transport.drivers import aiokafka as driver  # noqa: E402
 from faust.types import TP, ConsumerMessage  # noqa: E402
 
+from runtime.transactions import fault_name  # noqa: E402
 from schemas.errors import StoreRefused, StreamError  # noqa: E402
 
 sys.argv = _argv
@@ -261,7 +262,7 @@ class _LaneConsumer(driver.Consumer):
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            crash("a lane failed", error=type(error).__name__, where=_last_line(error))
+            crash("a lane failed", error=fault_name(error), where=_last_line(error))
 
     async def _close_lanes(self) -> None:
         self.epoch += 1

@@ -4,6 +4,7 @@ Creating is repeatable. A topic that exists with another partition count is refu
 change its lane, and with it its memory (a new generation is the way, see ARCHITECTURE.md).
 """
 
+import time
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -44,7 +45,7 @@ def ensure_topics(settings: Settings) -> list[str]:
                 raise StoreUnavailable(f"Kafka did not create {name}: {error.args[0]}") from error
         except TimeoutError as error:
             raise StoreUnavailable(f"Kafka did not answer while creating {name}") from error
-    _check_partitions(admin, topics, settings)
+    _check_partitions(admin, topics, settings, made)
     return made
 
 
@@ -69,11 +70,19 @@ def topic_config(topic: Topic, settings: Settings) -> dict[str, str]:
     return config | {"cleanup.policy": "delete", "retention.ms": str(retention_ms)}
 
 
-def _check_partitions(admin: AdminClient, topics: tuple[Topic, ...], settings: Settings) -> None:
-    try:
-        known: Any = admin.list_topics(timeout=ANSWER_WITHIN_S).topics
-    except KafkaException as error:
-        raise StoreUnavailable(f"Kafka did not list its topics: {error.args[0]}") from error
+def _check_partitions(
+    admin: AdminClient, topics: tuple[Topic, ...], settings: Settings, made: list[str]
+) -> None:
+    until_s = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        try:
+            known: Any = admin.list_topics(timeout=ANSWER_WITHIN_S).topics
+        except KafkaException as error:
+            raise StoreUnavailable(f"Kafka did not list its topics: {error.args[0]}") from error
+        # A broker says that a topic is made a moment before it knows it.
+        if known.keys() >= set(made) or time.monotonic() > until_s:
+            break
+        time.sleep(0.05)
     for topic in topics:
         found = len(known[topic.name].partitions) if topic.name in known else 0
         if found and found != settings.kafka.partitions:

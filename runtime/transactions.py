@@ -87,7 +87,7 @@ class LaneProducer:
             self._is_committing = False
             self._producer.begin_transaction()
         except BaseException as error:  # a fenced commit can raise SystemError as well
-            self._on_fault(f"commit failed: {_name(error)}")
+            self._on_fault(f"commit failed: {fault_name(error)}")
         took_s = time.perf_counter() - began_s
         if took_s > SOCKET_TIMEOUT_S:
             self._on_fault(f"commit took {took_s:.1f} s, longer than the socket's timeout")
@@ -102,7 +102,8 @@ class LaneProducer:
             self._on_fault(f"producer error {error.name()}, committing: {self._is_committing}")
 
 
-def _name(error: BaseException) -> str:
+def fault_name(error: BaseException) -> str:
+    """What happened, in a word: librdkafka's name of its error, else the exception's class."""
     if isinstance(error, KafkaException) and isinstance(error.args[0], KafkaError):
         return str(error.args[0].name())
     return type(error).__name__
