@@ -1,8 +1,4 @@
-"""A stream worker in a process of its own: what a test starts, pauses and kills.
-
-Run as `python tests/stream_worker.py SETTINGS READY`: works as a role does, and adds a line to READY
-each time its lanes are open.
-"""
+"""A stream worker in a process of its own: what a test starts, pauses and kills."""
 
 import os
 import signal
@@ -19,10 +15,14 @@ ENDS_WITHIN_S = 40.0
 
 
 class Worker:
-    """One worker process; ended by force when the block is left."""
+    """One worker process; ended by force when the block is left.
 
-    def __init__(self, directory: Path, name: str, settings_json: str) -> None:
+    `spoil` is Python that the process runs before it begins to work.
+    """
+
+    def __init__(self, directory: Path, name: str, settings_json: str, spoil: str = "") -> None:
         self.name = name
+        self._program = f"{spoil}\nfrom tests.stream_worker import main\nmain()"
         self._settings = directory / f"{name}.json"
         self._settings.write_text(settings_json)
         self._ready = directory / f"{name}.ready"
@@ -35,7 +35,7 @@ class Worker:
         root = Path(__file__).parent.parent
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(self._settings), str(self._ready)],
+                [sys.executable, "-c", self._program, str(self._settings), str(self._ready)],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONPATH": str(root)},
@@ -96,8 +96,11 @@ class Worker:
             sys.stderr.write(f"--- {self.name}\n{self.said()[-4000:]}\n")
 
 
-def main(settings_file: Path, ready_file: Path) -> None:
-    """Work until a signal, as `headwater run streams` does."""
+def main() -> None:
+    """Work until a signal, as `headwater run streams` does; add a line when lanes are open."""
+    settings_file, ready_file = map(Path, sys.argv[1:])
+    sys.argv = sys.argv[:1]  # Faust would read them
+
     from runtime.logs import configure_logs
     from runtime.settings import load_settings
     from streams.app import run_streams
@@ -108,8 +111,3 @@ def main(settings_file: Path, ready_file: Path) -> None:
 
     configure_logs(role="streams", as_json=False)
     run_streams(load_settings(settings_file, {}), on_ready=say_open)
-
-
-if __name__ == "__main__":
-    arguments, sys.argv = sys.argv[1:], sys.argv[:1]
-    main(Path(arguments[0]), Path(arguments[1]))
