@@ -1,8 +1,5 @@
 """Segment's own SDKs, with nothing changed but their host."""
 
-import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +11,8 @@ from segment.analytics.client import Client as SegmentClient
 
 from schemas.events import Collected
 from tests.collecting import WRITE_KEY, Running, collect_settings, running_collector
+from tests.node_sdk import install_node_sdk, run_node
 
-_NODE_SDK = "@segment/analytics-node@3.1.0"
 _NODE_SCRIPT = """
 const { Analytics } = require('@segment/analytics-node');
 const [host, writeKey] = process.argv.slice(2);
@@ -92,27 +89,8 @@ def test_segments_python_sdk_arrives(collector: Running, gzip: bool) -> None:
     check_arrived(collector)
 
 
-@pytest.fixture(scope="session")
-def node_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with Segment's SDK for Node installed."""
-    directory = tmp_path_factory.mktemp("node")
-    npm = shutil.which("npm")
-    assert npm is not None
-    command = [npm, "install", "--no-fund", "--no-audit", "--ignore-scripts", _NODE_SDK]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"npm could not install {_NODE_SDK}")
-    (directory / "send.js").write_text(_NODE_SCRIPT)
-    return directory
-
-
 @pytest.mark.node
-def test_segments_node_sdk_arrives(collector: Running, node_project: Path) -> None:
-    node = shutil.which("node")
-    assert node is not None
-    command = [node, "send.js", collector.url, WRITE_KEY]
-    done = subprocess.run(
-        command, cwd=node_project, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "sent"), json.dumps(done.stderr)
+def test_segments_node_sdk_arrives(collector: Running, tmp_path: Path) -> None:
+    install_node_sdk(tmp_path)
+    run_node(tmp_path, _NODE_SCRIPT, collector.url, WRITE_KEY)
     check_arrived(collector)
