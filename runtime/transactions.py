@@ -93,6 +93,13 @@ class LaneProducer:
             self._on_fault(f"commit took {took_s:.1f} s, longer than the socket's timeout")
         return took_s
 
+    def close(self) -> None:
+        """Its threads and connections end; nothing may be called afterwards.
+
+        What was sent since the last commit is left to the next owner's fence, which aborts it.
+        """
+        del self.produce, self.poll, self._producer
+
     def _delivered(self, error: KafkaError | None, _message: object) -> None:
         if error is not None:
             self._on_fault(f"a record was not delivered: {error.name()}")

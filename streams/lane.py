@@ -189,6 +189,10 @@ class Lane:
         self._inbox.put_nowait(None)
         if self._is_running:
             await self._done.wait()
+        # Frozen out of the collector's sight (batches.open_lanes), a cycle would stay for ever with
+        # all people and the producer's threads and connections.
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.producer.close)
+        del self.producer
         self._thread.shutdown(wait=False)
 
     def _slices(self, batch: Batch) -> list[tuple[str, Sequence[Any], int]]:

@@ -76,6 +76,11 @@ class Worker:
         assert self._process is not None
         return self._process.poll()
 
+    def threads(self) -> int:
+        """How many threads it has (Linux)."""
+        assert self._process is not None
+        return len(list(Path(f"/proc/{self._process.pid}/task").iterdir()))
+
     def said(self) -> str:
         """All that it wrote to its log, also before it was started again."""
         return self._log.read_text(errors="replace")

@@ -127,6 +127,7 @@ def test_events_count_once_while_workers_join_leave_die_and_sleep(
     traffic = Traffic(log, 4, 6_000, rate_per_s=300)
     with first, second, traffic.flowing():
         first.start().wait_open()
+        threads_of_four_lanes = first.threads()
         traffic.wait_sent(600)
         second.start().wait_open()
         traffic.wait_sent(1_200)
@@ -143,6 +144,8 @@ def test_events_count_once_while_workers_join_leave_die_and_sleep(
         if second.exit_code() is None:
             second.end(signal.SIGTERM)
         log.wait_applied(first)
+        # It had two lanes, gave them up, and took four: nothing of the two is left.
+        assert first.threads() <= threads_of_four_lanes + 2
         assert first.end(signal.SIGTERM) == 0
     assert second.exit_code() in (0, 70), second.said()
     assert_exact(log, traffic.events)
