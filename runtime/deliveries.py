@@ -50,6 +50,7 @@ class Deliveries:
         }
         self._within_s = within_s
         self._current: _Polled | None = None
+        self._renewing = threading.Lock()
 
     def start(self) -> None:
         """Connect in the background; what is sent before waits its turn."""
@@ -70,16 +71,18 @@ class Deliveries:
         """
         if not records:
             return
-        if self._current is None:
+        current = self._current
+        if current is None:
             raise StoreUnavailable("the producer has stopped")
         sending = _Sending(len(records), asyncio.get_running_loop())
-        produce = self._current.producer.produce
+        produce = current.producer.produce
         try:
             for topic, key, value in records:
                 produce(topic, value, key, on_delivery=sending.on_delivery)
         except BufferError:
             raise StoreUnavailable("Kafka takes records more slowly than they come") from None
         except KafkaException as error:
+            self._renew_if_fatal(error.args[0], current)
             raise StoreUnavailable(f"Kafka took no record ({error.args[0].name()})") from None
         try:
             failed = await asyncio.wait_for(sending.done, self._within_s + 1)
@@ -101,14 +104,24 @@ class Deliveries:
             raise StoreUnavailable(f"Kafka has no topic {topic}; run headwater topics")
 
     def _note_error(self, error: KafkaError) -> None:
+        if self._current is not None:
+            self._renew_if_fatal(error, self._current)
+
+    def _renew_if_fatal(self, error: KafkaError, failed: "_Polled") -> None:
         """An idempotent producer that met a gap in the log works no more: begin with a fresh one.
 
-        Its unconfirmed records fail, their requests are answered 503 and come again.
+        Its unconfirmed records fail, their requests are answered 503 and come again. A broker that
+        forgot its producers does this (noida-db after a restart), and it may be told by the
+        callback, by `produce`, or by both.
         """
-        if error.fatal() and self._current is not None:
+        if not (error.fatal() or error.code() == KafkaError._FATAL):
+            return
+        with self._renewing:
+            if self._current is not failed:
+                return
             get_logger().error("producer_renewed", fault=error.name())
-            self._current.retire()
             self._current = _Polled(self._config)
+        failed.retire()
 
 
 class _Polled:

@@ -3,7 +3,8 @@
 The sender keeps its own book of what was acknowledged, and sends again what was not, as an SDK
 does. Victims and moments come from a seed, which the test prints; HEADWATER_TEST_SEED repeats one.
 On Apache Kafka the signal is SIGKILL, for the broker too. Trial mode promises exactness over clean
-stops only, so there it is SIGTERM.
+stops only: there it is SIGTERM, and the broker itself is spared while it takes records, because
+noida-db loses up to a second of what it acknowledged by any signal (docs/trial-mode.md).
 """
 
 import json
@@ -123,7 +124,7 @@ def test_counters_equal_what_was_acknowledged_after_every_process_was_killed(
     seed = int(os.environ.get("HEADWATER_TEST_SEED", random.SystemRandom().randrange(10**6)))
     blow = signal.SIGKILL if broker_kind == "apache" else signal.SIGTERM
     chance = random.Random(seed)
-    names = [*sorted(up.children()), "up"]
+    names = [*sorted(set(up.children()) - {"noida-db"}), "up"]
     victims = chance.sample(names, len(names))
     victims += [chance.choice(names) for _ in range(KILLS)]
     victims = victims[:KILLS]
