@@ -128,7 +128,7 @@ def read_compacted(bootstrap_servers: str, topic: str, partition: int, group: st
     """What a compacted partition says up to its end, committed records only; tombstones are gone.
 
     The end is the one that the broker tells (partition EOF): control records take offsets too.
-    Raises StoreUnavailable.
+    Raises StoreUnavailable, also when there is no answer for ANSWER_WITHIN_S.
     """
     reader = Consumer(
         {
@@ -149,8 +149,13 @@ def read_compacted(bootstrap_servers: str, topic: str, partition: int, group: st
     records = 0
     try:
         reader.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        heard_at_s = time.monotonic()
         while True:
             messages: list[Any] = reader.consume(20_000, 0.05)
+            if messages:
+                heard_at_s = time.monotonic()
+            elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
+                raise StoreUnavailable(f"{topic}[{partition}] cannot be read: no answer")
             for message in messages:
                 error = message.error()
                 if error is None:

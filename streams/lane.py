@@ -35,6 +35,7 @@ from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused
 from streams.rules.person import Person, read_person, write_person
 
 RECORDS_A_SLICE = 2_000
+LONGEST_SOURCE = 64  # as settings allow
 BATCHES_WAITING = 4
 
 
@@ -238,7 +239,12 @@ class Lane:
         return None
 
     def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
-        """Write down why the record at `offset` was set aside, in this transaction."""
+        """Write down why the record at `offset` was set aside, in this transaction.
+
+        A `source` that cannot be a name of ours stays out: it may be a megabyte.
+        """
+        if source is not None and len(source) > LONGEST_SOURCE:
+            source = None
         record = Rejected(
             "streams",
             topic,

@@ -10,6 +10,8 @@ from streams.rules.outcomes import Refused
 from streams.rules.person import Person
 from streams.rules.validate import Money
 
+FULL_BYTES = 1_048_576
+"""One more event adds at most its own megabyte: far below the 8 MiB that the topic takes."""
 MOST_VISITS = 50_000
 """A visit's campaign is a 16-bit index."""
 MOST_MICRO = (1 << 63) - 1
@@ -23,12 +25,8 @@ FULL = Refused(
 
 
 def has_room(person: Person, money: Money | None) -> bool:
-    """True while one more event, with `money`, fits.
-
-    Bytes are counted when the record is written, a barrier later: the limit stands far below the
-    broker's.
-    """
-    if person.is_full or len(person.visits) >= MOST_VISITS:
+    """True while one more event, with `money`, fits."""
+    if person.size >= FULL_BYTES or len(person.visits) >= MOST_VISITS:
         return False
     if money is None:
         return True

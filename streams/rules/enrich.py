@@ -8,7 +8,7 @@ can start a visit, move its start, or join two; the counters are told by +1 and 
 from bisect import bisect_right
 
 from schemas.events import NO_CAMPAIGN, VisitChange
-from streams.rules.person import Person, Visit
+from streams.rules.person import VISIT_BYTES, Person, Visit
 from streams.rules.validate import Clear, Scalar
 
 
@@ -31,6 +31,7 @@ def campaign_of(clear: Clear) -> str:
     return NO_CAMPAIGN
 
 
+MOST_BYTES_A_CHARACTER = 4  # in UTF-8
 _NAMELESS = (None, "")
 _NO_CHANGE: list[VisitChange] = []
 
@@ -79,6 +80,7 @@ def visit_with(
         assert after is not None
         return _begin_earlier(after, occurred_at_ms, event_id, campaign_id)
     visits.insert(at, Visit(occurred_at_ms, occurred_at_ms, event_id, campaign_id))
+    person.size += VISIT_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
     return [VisitChange(campaign_id, occurred_at_ms, 1)]
 
 

@@ -11,6 +11,8 @@ from schemas.subjects import Trait
 from streams.rules.person import ORDER_KEY_BYTES, Person
 from streams.rules.validate import Money, Scalar
 
+TRAIT_BYTES = 48  # at most, beside what is sealed
+
 
 def fold_times(person: Person, occurred_at_ms: int) -> None:
     """Count the event, and widen the time in which the person was seen."""
@@ -33,6 +35,7 @@ def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
         if key in person.order_keys:
             return True
         person.order_keys.add(key)
+        person.size += ORDER_KEY_BYTES
     person.orders += 1
     person.settled = None
     if money is not None:
@@ -57,4 +60,6 @@ def fold_traits(person: Person, event: Collected) -> None:
         known = person.traits.get(trait.key)
         if known is None or (known.occurred_at_ms, known.event_id) < stamp:
             person.traits[trait.key] = Trait(trait.key, *stamp, trait.sealed)
+            replaced = -TRAIT_BYTES if known is None else len(known.sealed)
+            person.size += len(trait.sealed) - replaced
             person.settled = None

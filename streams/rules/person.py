@@ -11,7 +11,7 @@ from schemas.compiled import write_long, write_text
 from schemas.subjects import Consent, Money, Subject, Trait
 
 _VISIT = struct.Struct(">qq16sH")
-FULL_BYTES = 1_048_576
+VISIT_BYTES = _VISIT.size
 ORDER_KEY_BYTES = 8
 
 
@@ -40,7 +40,6 @@ class Person:
         "erased_at_ms",
         "events",
         "first_seen_ms",
-        "is_full",
         "last_seen_ms",
         "order_keys",
         "orders",
@@ -49,6 +48,7 @@ class Person:
         "refunds",
         "segments",
         "settled",
+        "size",
         "spent",
         "traits",
         "visits",
@@ -71,7 +71,7 @@ class Person:
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
         # The bytes of what most events leave alone (orders to order_keys), or None after a change.
         self.settled: bytes | None = None
-        self.is_full = False  # its record has reached FULL_BYTES
+        self.size = 0  # bytes of its last record, and at most what was added since
 
     def erase(self, at_ms: int) -> None:
         """Leave the stub that keeps later events of this pid out, and nothing else."""
@@ -128,14 +128,14 @@ def write_person(person: Person) -> bytes:
             *seen,
         )
     )
-    person.is_full = len(record) >= FULL_BYTES
+    person.size = len(record)
     return record
 
 
 def read_person(record: bytes) -> Person:
     """The person that `write_person` wrote. Raises Malformed."""
     person = subject_to_person(SUBJECT.decode(record))
-    person.is_full = len(record) >= FULL_BYTES
+    person.size = len(record)
     return person
 
 

@@ -12,10 +12,12 @@ from typing import Any, NoReturn
 import pytest
 from confluent_kafka import Producer
 
+from runtime import transactions
+from runtime.processes import free_ports
 from runtime.settings import Kafka, Settings, TopicSettings
 from runtime.topics_admin import describe_config, ensure_topics, partition_ends
 from runtime.transactions import LaneProducer, read_compacted
-from schemas.errors import StoreRefused
+from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.partitioning import partition_of
 from schemas.topics import PARTITIONER, Topics
 from tests.conftest import FreshName
@@ -116,6 +118,13 @@ def test_topic_with_another_partition_count_is_refused(kafka: str, fresh_name: F
 def test_empty_partition_is_read_to_its_end(kafka: str, topics: Topics) -> None:
     assert newest(kafka, topics) == {}
     assert end_of(kafka, topics.subjects) == 0
+
+
+def test_reader_gives_up_on_a_broker_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "ANSWER_WITHIN_S", 0.5)
+    [port] = free_ports(1, [])
+    with pytest.raises(StoreUnavailable, match="no answer"):
+        read_compacted(f"127.0.0.1:{port}", "subjects", 0, "test")
 
 
 def test_newest_value_of_a_key_is_read_back_and_a_tombstone_removes_it(

@@ -154,6 +154,11 @@ BAD: dict[str, tuple[str, str, Spoil]] = {
         "$.properties.currency",
         lambda e: _order(e, '{"value":1,"currency":"ßßß"}'.encode()),
     ),
+    "source of a megabyte": (
+        "unknown_type",
+        "$.type",
+        lambda e: _valid(e, type="", source="s" * 1_048_000),
+    ),
     "campaign of 513 characters": (
         "campaign_too_long",
         "$.campaign",

@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES
 from schemas.compiled import write_long
-from schemas.events import NO_CAMPAIGN, Accepted, Collected, VisitChange
+from schemas.events import NO_CAMPAIGN, Accepted, Collected, SealedTrait, VisitChange
 from streams.collected_to_accepted import _tail
 from streams.rules.admit import Rules, admit
-from streams.rules.capacity import FULL, MOST_MICRO, MOST_VISITS
+from streams.rules.capacity import FULL, FULL_BYTES, MOST_MICRO, MOST_VISITS
 from streams.rules.deduplicate import Memory
 from streams.rules.enrich import campaign_of
 from streams.rules.gate import Gate, gate_from_bases
 from streams.rules.outcomes import DUPLICATE, ERASED, Admitted, Refused, Withheld
-from streams.rules.person import Person, Visit, person_to_subject
+from streams.rules.person import Person, Visit, person_to_subject, read_person, write_person
 from streams.rules.validate import LATEST_MS, LONGEST_CAMPAIGN, Clear, validate
 from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
@@ -322,12 +322,52 @@ def test_erased_person_takes_nothing_in() -> None:
     assert (stub.erased_at_ms, stub.events, stub.visits, stub.order_keys) == (START_MS, 0, b"", b"")
 
 
-def test_person_that_is_full_takes_no_more() -> None:
+def _grow(number: int) -> Collected:
+    """An event that adds as much to its person as one can of each kind."""
+    properties = {
+        "campaign_id": chr(0x1F600 + number % 60) * LONGEST_CAMPAIGN,
+        "order_id": number,
+        "total": 1,
+        "currency": "EUR",
+    }
+    return make_event(
+        event=ORDER,
+        occurred_at_ms=START_MS + number * GAP_MS,
+        traits=[SealedTrait(number.to_bytes(8, "big"), bytes(20_000))],
+        clear={"properties": properties},
+    )
+
+
+def test_person_that_is_full_takes_no_more_however_long_it_is_not_written() -> None:
     known, seen = person(), memory()
-    known.is_full = True
-    event = make_event()
-    assert admit(event, known, seen, RULES) is FULL
-    assert known.events == 0
+    outcomes = [admit(_grow(number), known, seen, RULES) for number in range(200)]
+    counted = sum(isinstance(outcome, Admitted) for outcome in outcomes)
+    assert outcomes[counted:] == [FULL] * (200 - counted)
+    assert 0 < known.events == counted < 100
+    estimated = known.size
+    assert FULL_BYTES / 3 < len(write_person(known)) == known.size <= estimated
+    assert known.size < FULL_BYTES + 30_000
+
+
+def test_trait_that_changes_often_takes_its_room_once() -> None:
+    known, seen = person(), memory()
+    for number in range(200):
+        event = make_event(
+            type="identify",
+            occurred_at_ms=START_MS + number,
+            traits=[SealedTrait(b"k" * 8, bytes(20_000))],
+        )
+        assert isinstance(admit(event, known, seen, RULES), Admitted)
+    assert known.size < 21_000
+
+
+def test_room_is_the_same_after_a_restart() -> None:
+    known, seen = person(), memory()
+    for number in range(200):
+        admit(_grow(number), known, seen, RULES)
+        known = read_person(write_person(known))
+    assert FULL_BYTES <= known.size < FULL_BYTES + 30_000
+    assert admit(make_event(), known, seen, RULES) is FULL
 
 
 def test_visits_stay_within_their_16_bit_index() -> None:

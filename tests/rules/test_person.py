@@ -12,7 +12,6 @@ from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
 from streams.rules.outcomes import Admitted
 from streams.rules.person import (
-    FULL_BYTES,
     Person,
     Visit,
     person_to_subject,
@@ -52,9 +51,12 @@ def people(draw: st.DrawFn) -> Person:
     return person
 
 
+KEPT = ("settled", "size")
+
+
 def facts(person: Person) -> dict[str, Any]:
-    """All that a person is, but for what is kept only to write quickly."""
-    known = {name: getattr(person, name) for name in Person.__slots__ if name != "settled"}
+    """All that a person is, but for what is kept of its record."""
+    known = {name: getattr(person, name) for name in Person.__slots__ if name not in KEPT}
     known["visits"] = [
         tuple(getattr(visit, name) for name in Visit.__slots__) for visit in person.visits
     ]
@@ -98,18 +100,6 @@ def test_record_is_current_after_any_mix_of_events(arriving: Any, between: list[
                 assert write_person(person) == SUBJECT.encode(person_to_subject(person))
     assert write_person(person) == SUBJECT.encode(person_to_subject(person))
     assert facts(read_person(write_person(person))) == facts(person)
-
-
-def test_person_is_full_from_a_size_far_below_the_brokers_limit_on() -> None:
-    person = Person(b"p" * 16)
-    person.order_keys = {number.to_bytes(8, "big") for number in range(FULL_BYTES // 8 - 100)}
-    write_person(person)
-    assert not person.is_full
-    person.order_keys |= {number.to_bytes(8, "little") for number in range(1, 200)}
-    person.settled = None
-    record = write_person(person)
-    assert person.is_full
-    assert read_person(record).is_full
 
 
 def test_persons_of_many_campaigns_keep_each_visits_campaign() -> None:
