@@ -72,7 +72,10 @@ class Up:
         """Name -> process id of every part, as written down under run/."""
         found = {}
         for file in (self.data_dir / "run").glob("*.pid"):
-            pid = json.loads(file.read_text() or "{}").get("pid")
+            try:
+                pid = json.loads(file.read_text() or "{}").get("pid")
+            except FileNotFoundError:
+                continue  # it ended between the two looks
             if pid and is_running(pid):
                 found[file.stem] = pid
         return found
