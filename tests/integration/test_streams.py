@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from confluent_kafka import Producer
 
 from schemas.codec import COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED, HEADER_BYTES
 from schemas.events import Collected, Rejected
@@ -398,3 +399,33 @@ def test_nothing_is_accepted_or_set_aside_twice(world: World) -> None:
     assert len(places) == len(set(places))
     assert world.worker.exit_code() is None
     assert world.worker.times_open() == 1
+
+
+@pytest.mark.apache
+def test_aborted_input_is_never_seen_and_does_not_break_the_chain(world: World, lane: int) -> None:
+    """Control records and aborted ones take offsets, also the last ones of the log. (noida-db hides
+    committed records behind aborted ones: no producer of ours writes inputs in transactions.)
+    """
+    log, topic, pid = world.log, world.log.topics.collected, pid_in(lane)
+    producer = Producer(
+        {
+            "bootstrap.servers": log.kafka.bootstrap_servers,
+            "transactional.id": f"{log.topics.prefix}inputs",
+        }
+    )
+    producer.init_transactions(30)
+    events = [make_event(pid=pid) for _ in range(12)]
+    for at, event in enumerate(events):
+        producer.begin_transaction()
+        producer.produce(topic, COLLECTED.encode(event), pid, lane)
+        producer.flush(30)
+        if at % 3 == 1:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+        if at == 5:
+            world.settle()
+    world.settle()
+    counts = accepted_ids(log)
+    assert [counts[event.event_id] for event in events] == [0, 1, 0] * 4
+    assert subject_of(log, pid).events == 4
