@@ -2,359 +2,22 @@
 
 Stock Faust pays about 100 µs of asyncio for each event. Here one element of a stream is one fetched
 batch of one partition; agents, lifecycle, group membership, rebalancing and supervision stay
-Faust's. Everything is done by subclassing (ADR 0001); this is the only file that touches aiokafka
-and Faust's private names, and tests/contracts/test_faust_names.py fails when one of them moves.
-
-Positions are the lanes', never the group's: after fencing and rebuilding, every input is sought to
-the lane's cursor, and each batch carries [from, to), which must join the one before without a gap.
+Faust's (ADR 0001). The fetching side is runtime/lane_transport.py.
 """
 
 import asyncio
-import gc
-import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+import logging
+from collections.abc import Callable
+from typing import Any
 
 from runtime.crash import crash
+from runtime.guarded_faust import Event, Topic, faust
+from runtime.lane_transport import LaneTransport, last_line
+from runtime.lanes import OpenLane
+from schemas.errors import StreamError
 
-_argv, sys.argv = sys.argv, sys.argv[:1]  # Faust reads --datadir and -L from argv on import
-import aiokafka  # noqa: E402
-import faust  # noqa: E402
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor  # noqa: E402
-from aiokafka.errors import KafkaError  # noqa: E402
-from faust.events import Event  # noqa: E402
-from faust.topics import Topic  # noqa: E402
-from faust.transport.drivers import aiokafka as driver  # noqa: E402
-from faust.types import TP, ConsumerMessage  # noqa: E402
-
-from runtime.transactions import fault_name  # noqa: E402
-from schemas.errors import StoreRefused, StreamError  # noqa: E402
-
-sys.argv = _argv
-
-SEEK_WITHIN_S = 20.0  # below broker_request_timeout, which would look like a finished recovery
 MOST_RECORDS_A_FETCH = 10_000
 BATCHES_IN_A_STREAM = 8
-
-
-class Batch:
-    """Records of one partition as fetched: they stand for the offsets [from_offset, to_offset).
-
-    Offsets without a record (control records, aborted ones) belong to the span. `epoch` is the
-    assignment it was fetched under; a batch of an older one is dropped.
-    """
-
-    __slots__ = ("epoch", "from_offset", "partition", "records", "to_offset", "topic")
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        records: Sequence[Any],
-        from_offset: int,
-        to_offset: int,
-        epoch: int,
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.records = records
-        self.from_offset = from_offset
-        self.to_offset = to_offset
-        self.epoch = epoch
-
-
-class LaneLike(Protocol):
-    """What the transport needs of a lane: partition p of every input topic."""
-
-    next_offsets: dict[str, int]
-    committed_offsets: dict[str, int]
-
-    def open(self) -> None:
-        """Fence, then rebuild; blocking, called in a thread of its own."""
-
-    def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:
-        """Settle where reading of `topic` begins, given the log's range."""
-
-    async def put(self, batch: Batch) -> None:
-        """Take a batch to be applied after those before it; waits while there are too many."""
-
-    async def run(self) -> None:
-        """Apply and commit until closed."""
-
-    async def close(self) -> None:
-        """Commit what is applied, and let go."""
-
-
-OpenLane = Callable[[int], LaneLike]
-
-
-class _Fetched(list[Any]):
-    """Records of one partition with the fetch positions around them."""
-
-    __slots__ = ("from_offset", "to_offset")
-
-    def __init__(self, records: Iterable[Any], from_offset: int, to_offset: int) -> None:
-        super().__init__(records)
-        self.from_offset = from_offset
-        self.to_offset = to_offset
-
-
-class _LaneThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, reading committed records only and telling fetch positions."""
-
-    consumer: "_LaneConsumer"
-    _sought: tuple[Any, Mapping[Any, int]] = (None, {})
-
-    def _create_worker_consumer(self, transport: Any) -> Any:
-        conf = self.app.conf
-        # Range keeps partition p of all inputs together; round robin can split a lane.
-        self._assignor = RangePartitionAssignor
-        return aiokafka.AIOKafkaConsumer(
-            client_id=conf.broker_client_id,
-            group_id=conf.id,
-            group_instance_id=conf.consumer_group_instance_id,
-            bootstrap_servers=driver.server_list(transport.url, transport.default_port),
-            partition_assignment_strategy=[RangePartitionAssignor],
-            enable_auto_commit=False,
-            auto_offset_reset="none",  # 'earliest' would hide a log that was cut off
-            max_poll_records=conf.broker_max_poll_records,
-            max_poll_interval_ms=300_000,
-            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
-            fetch_max_wait_ms=100,
-            check_crcs=False,
-            request_timeout_ms=int(conf.broker_request_timeout * 1000),
-            session_timeout_ms=int(conf.broker_session_timeout * 1000),
-            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
-            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
-            isolation_level="read_committed",  # stock Faust hard-codes read_uncommitted
-        )
-
-    async def _seek_wait(self, consumer: Any, partitions: Mapping[Any, int]) -> None:
-        await super()._seek_wait(consumer, partitions)
-        self._sought = (_assignment(consumer), dict(partitions))
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: Any,
-        timeout: float | None = None,  # noqa: ASYNC109  Faust's signature
-        max_records: int | None = None,
-    ) -> Mapping[Any, _Fetched]:
-        """As Faust's, with the positions before and after; control-only fetches are not lost."""
-        if not self.consumer.flow_active:
-            return {}
-        held = _assignment(consumer)
-        before = _positions(held)
-        try:
-            fetched = await super()._fetch_records(
-                consumer, active_partitions, timeout, max_records
-            )
-        except KafkaError:
-            if not self.consumer.is_sought:
-                return {}  # reset 'none' complains once, before the lanes' positions are sought
-            raise
-        if _assignment(consumer) is not held:
-            # The call outlived its assignment and took records of the next one: put them back.
-            if self._sought[0] is _assignment(consumer):
-                for tp in fetched:
-                    consumer.seek(tp, self._sought[1][tp])
-            return {}
-        spans = dict(fetched)
-        after = _positions(held)
-        for tp, from_offset in before.items():
-            if tp not in spans and after.get(tp, from_offset) != from_offset:
-                spans[tp] = ()
-        return {
-            tp: _Fetched(records, before[tp], after[tp])
-            for tp, records in spans.items()
-            if tp in before and tp in after
-        }
-
-
-def _assignment(consumer: Any) -> Any:
-    subscription = consumer._subscription.subscription
-    return subscription and subscription.assignment
-
-
-def _positions(assignment: Any) -> dict[Any, int]:
-    if not assignment:
-        return {}
-    states = {tp: assignment.state_value(tp) for tp in assignment.tps}
-    return {tp: state.position for tp, state in states.items() if state.has_valid_position}
-
-
-class _LaneConsumer(driver.Consumer):
-    """Faust's consumer, owning lanes instead of acknowledging messages."""
-
-    app: "BatchApp"
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.lanes: dict[int, LaneLike] = {}
-        self.epoch = 0  # of our own: raised by every revocation and assignment
-        self._sought_epoch = -1
-        super().__init__(*args, **options)
-
-    @property
-    def is_sought(self) -> bool:
-        """True once every input of this assignment stands where its lane left off."""
-        return self._sought_epoch == self.epoch
-
-    def _new_consumer_thread(self) -> Any:
-        return _LaneThread(self, loop=self.loop, beacon=self.beacon)
-
-    # -- assignment: fence, rebuild, seek, then flow
-
-    async def on_partitions_revoked(self, revoked: Any) -> None:
-        await super().on_partitions_revoked(revoked)  # stops the flow and drains the streams
-        await self._close_lanes()
-
-    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
-        # Short: aiokafka sends no heartbeat until this returns. A worker that held nothing before
-        # never stopped its flow, so it is stopped here.
-        self.epoch += 1
-        self.stop_flow()
-        self.app.flow_control.suspend()
-        inputs = set(self.app.input_topics)
-        for p in {tp.partition for tp in assigned if tp.topic in inputs}:
-            if {tp.topic for tp in assigned if tp.partition == p and tp.topic in inputs} != inputs:
-                crash("a lane is split over workers", lane=p)
-        await super().on_partitions_assigned(assigned, generation_id)
-
-    async def open_lanes(self) -> None:
-        """Every assigned lane is fenced, rebuilt and knows its positions.
-
-        Called before Faust seeks and resumes, which waits for it without a limit while heartbeats
-        go on.
-        """
-        epoch = self.epoch
-        tps = {tp for tp in self.assignment() if tp.topic in self.app.input_topics}
-        if self.lanes or not tps:
-            return
-        self._check_partition_counts()
-        lanes = {p: self.app.open_lane(p) for p in sorted({tp.partition for tp in tps})}
-        await asyncio.gather(*(asyncio.to_thread(lane.open) for lane in lanes.values()))
-        first, end = await self.earliest_offsets(*tps), await self.highwaters(*tps)
-        if epoch != self.epoch:
-            return  # rebalanced meanwhile: the next round fences and opens its own
-        for tp in tps:
-            lanes[tp.partition].start_at(tp.topic, first[tp], end[tp])
-        gc.collect()
-        gc.freeze()  # what was rebuilt stays: keep the collector from walking it again and again
-        self.lanes = lanes
-        for lane in lanes.values():
-            self.add_future(self._guarded(lane))
-        self.app.on_lanes_open(sorted(lanes))
-
-    def _check_partition_counts(self) -> None:
-        # With another count every key would seem misplaced, and every event be set aside.
-        for topic in self.app.input_topics:
-            found = self.topic_partitions(topic)
-            if found not in (None, self.app.partitions):
-                raise StoreRefused(
-                    f"{topic} has {found} partitions, [kafka] partitions says "
-                    f"{self.app.partitions}; set it to {found}, or begin a new generation"
-                )
-
-    async def _guarded(self, lane: LaneLike) -> None:
-        try:
-            await lane.run()
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            crash("a lane failed", error=fault_name(error), where=_last_line(error))
-
-    async def _close_lanes(self) -> None:
-        self.epoch += 1
-        lanes, self.lanes = self.lanes, {}
-        await asyncio.gather(*(lane.close() for lane in lanes.values()))
-
-    async def perform_seek(self) -> None:
-        """The one seek Faust does before the flow resumes: to the cursors, not to group offsets."""
-        epoch = self.epoch
-        wanted = {
-            TP(topic, p): offset
-            for p, lane in self.lanes.items()
-            for topic, offset in lane.next_offsets.items()
-        }
-        if not wanted:
-            return
-        try:
-            await asyncio.wait_for(self.seek_wait(wanted), SEEK_WITHIN_S)
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            if epoch == self.epoch:
-                crash("cannot seek to the cursors", error=type(error).__name__)
-            return
-        if epoch == self.epoch:
-            self._sought_epoch = epoch
-
-    # -- fetching
-
-    async def _drain_messages(self, fetcher: Any) -> None:
-        try:
-            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
-                await self._deliver_one_fetch()
-        except (asyncio.CancelledError, *self.consumer_stopped_errors):
-            if self.app.should_stop or fetcher._stopped.is_set():
-                return
-            raise
-        except BaseException as error:
-            crash("fetching failed", error=type(error).__name__, where=_last_line(error))
-
-    async def _deliver_one_fetch(self) -> None:
-        if not self.flow_active:
-            await self.wait(self.can_resume_flow)
-        epoch = self.epoch  # after the wait, else the first fetch of an assignment is dropped
-        fetched, _active = await self._wait_next_records(1.0)
-        await asyncio.sleep(0)
-        if not fetched or self.should_stop:
-            return
-        for aiokafka_tp, records in fetched.items():
-            if not (self.flow_active and epoch == self.epoch == self._sought_epoch):
-                return
-            topic, p = aiokafka_tp.topic, aiokafka_tp.partition
-            batch = Batch(topic, p, records, records.from_offset, records.to_offset, epoch)
-            message = ConsumerMessage(
-                topic, p, batch.to_offset - 1, time.time(), 0, None, None, batch, None, 0,
-                len(records), TP(topic, p), generation_id=self.app.consumer_generation_id,
-            )  # fmt: skip
-            await self.wait_first(self.callback(message), self.suspend_flow.wait())
-
-    # -- group offsets: for lag tools only, always behind the transactions
-
-    def _filter_tps_with_pending_acks(self, topics: Any = None) -> list[Any]:
-        return [TP(topic, p) for p, lane in self.lanes.items() for topic in lane.committed_offsets]
-
-    def _new_offset(self, tp: Any) -> int | None:
-        lane = self.lanes.get(tp.partition)
-        return None if lane is None else lane.committed_offsets.get(tp.topic)
-
-    async def _commit(self, offsets: Any) -> bool:
-        return False if self.app.rebalancing else bool(await super()._commit(offsets))
-
-    def ack(self, message: Any) -> bool:
-        message.acked = True
-        self._unacked_messages.discard(message)
-        return True
-
-    async def on_stop(self) -> None:
-        self.stop_flow()
-        await self._close_lanes()
-        await super().on_stop()
-
-
-def _last_line(error: BaseException) -> str:
-    """File and line where `error` was raised: never its text, which may hold a person's value."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    return "" if at is None else f"{at.tb_frame.f_code.co_filename}:{at.tb_lineno}"
-
-
-class _LaneTransport(driver.Transport):
-    Consumer: ClassVar[type] = _LaneConsumer
 
 
 class BatchTopic(Topic):
@@ -403,7 +66,7 @@ class BatchApp(faust.App):
         self.on_rebalance_complete.connect(self._on_rebalance_complete)
 
     def _new_transport(self) -> Any:
-        return _LaneTransport(self.conf.broker_consumer, self)
+        return LaneTransport(self.conf.broker_consumer, self)
 
     def batch_topic(self, name: str) -> BatchTopic:
         """The topic `name`, in batches of raw records."""
@@ -425,9 +88,9 @@ class BatchApp(faust.App):
 
     async def crash(self, reason: BaseException) -> None:
         """Faust's last resort is ours: end the process."""
-        crash("Faust crashed", error=type(reason).__name__, where=_last_line(reason))
+        crash("Faust crashed", error=type(reason).__name__, where=last_line(reason))
 
-    async def route(self, batch: Batch) -> None:
+    async def route(self, batch: Any) -> None:
         """Hand a batch to its lane; one of an older assignment is dropped, its owner reads it."""
         consumer = self.consumer
         lane = consumer.lanes.get(batch.partition)
@@ -435,6 +98,15 @@ class BatchApp(faust.App):
             await lane.put(batch)
 
 
+def run_until_stopped(app: BatchApp) -> None:
+    """Work until SIGTERM or SIGINT, then stop the app and leave by SystemExit."""
+    worker = faust.Worker(
+        app, loglevel=logging.WARNING, quiet=True, redirect_stdouts=False, override_logging=False
+    )
+    worker.spinner = None  # it draws on the terminal even when quiet
+    worker.execute_from_commandline()
+
+
 def _first_words(error: BaseException) -> str:
     """What our own faults say (they hold no personal value); nothing of other exceptions."""
-    return str(error) if isinstance(error, StreamError) else _last_line(error)
+    return str(error) if isinstance(error, StreamError) else last_line(error)

@@ -5,14 +5,12 @@ the function beside its topic.
 """
 
 import gc
-import logging
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 
-import faust
-
-from runtime.batches import BatchApp
+from runtime.batches import BatchApp, run_until_stopped
 from runtime.clock import ClockMs, now_ms
+from runtime.lanes import Batch
 from runtime.settings import Settings
 from schemas.topics import Topics
 from streams.collected_to_accepted import apply_collected
@@ -78,8 +76,8 @@ def build_app(
     return app
 
 
-def _routing_agent(app: BatchApp) -> Callable[[faust.Stream], object]:
-    async def route_batches(stream: faust.Stream) -> None:
+def _routing_agent(app: BatchApp) -> Callable[[AsyncIterable[Batch]], object]:
+    async def route_batches(stream: AsyncIterable[Batch]) -> None:
         async for batch in stream:
             await app.route(batch)
 
@@ -95,12 +93,4 @@ def run_streams(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     gc.set_threshold(100_000, 20, 100)
     with tempfile.TemporaryDirectory(prefix="headwater-faust-") as data_dir:
         app = build_app(settings, on_ready=on_ready, data_dir=data_dir)
-        worker = faust.Worker(
-            app,
-            loglevel=logging.WARNING,
-            quiet=True,
-            redirect_stdouts=False,
-            override_logging=False,
-        )
-        worker.spinner = None  # it draws on the terminal even when quiet
-        worker.execute_from_commandline()
+        run_until_stopped(app)

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from runtime.batches import Batch
 from runtime.clock import ClockMs
 from runtime.crash import crash
+from runtime.lanes import Batch
 from runtime.logs import get_logger
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted

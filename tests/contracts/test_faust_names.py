@@ -1,4 +1,4 @@
-"""Are the private names that runtime/batches.py builds on where they were, and as they were?
+"""Are the private names that runtime/lane_transport.py builds on where they were, and as they were?
 
 Faust and aiokafka promise nothing about them, hence the pins. When a pin is raised, this fails
 first, and says which name to look at.
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from runtime import batches
+from runtime import batches, lane_transport
 
 sys_argv = sys.argv
 import aiokafka  # noqa: E402
@@ -60,8 +60,8 @@ OVERRIDDEN: list[tuple[type, str, list[str]]] = [
 ]
 
 OURS: dict[type, type] = {
-    driver.AIOKafkaConsumerThread: batches._LaneThread,
-    driver.Consumer: batches._LaneConsumer,
+    driver.AIOKafkaConsumerThread: lane_transport.LaneThread,
+    driver.Consumer: lane_transport.LaneConsumer,
     Topic: batches.BatchTopic,
     App: batches.BatchApp,
 }
@@ -134,7 +134,7 @@ def test_aiokafka_keeps_positions_under_these_names() -> None:
 
 
 def test_aiokafka_takes_every_option_that_we_set() -> None:
-    source = inspect.getsource(batches._LaneThread._create_worker_consumer)
+    source = inspect.getsource(lane_transport.LaneThread._create_worker_consumer)
     tree = ast.parse(inspect.cleandoc("\n" + source).lstrip())
     [call] = [
         node

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from runtime.batches import Batch
+from runtime.lanes import Batch
 from runtime.transactions import Compacted, OnFault
 from schemas.codec import (
     ACCEPTED,
