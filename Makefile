@@ -41,7 +41,7 @@ faults: $(INSTALLED) $(TEST_DATA)
 	$(BIN)/python -m pytest tests/faults
 
 bench: $(INSTALLED)
-	$(BIN)/python bench/throughput.py
+	$(BIN)/python -m bench.throughput
 
 install: $(INSTALLED)
 
