@@ -1,6 +1,6 @@
 """What does a lane promise about its positions, its owner and its memory?
 
-On the log in memory of test_lane_model.py.
+On a log in memory.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from streams import lane as lane_module
 from streams.app import arrows, lane_settings
 from streams.lane import RECORDS_A_SLICE, Lane
 from streams.rules.gate import Gate
-from tests.rules.test_lane_model import TOPICS, Died, Fetched, InlineThread, Kafka, Producer
+from tests.lane_log import TOPICS, Died, Fetched, InlineThread, Kafka, Producer
 from tests.stream_log import START_MS, make_event
 
 COLLECTED_TOPIC = TOPICS.collected
