@@ -194,7 +194,7 @@ class Log:
         return total
 
     def wait_applied(self, worker: Worker | None = None, *, within_s: float = 60) -> None:
-        """Every lane's cursor has reached the end of its inputs as they are now.
+        """Every lane's cursor has reached the end that its inputs have now.
 
         Does not wait for a `worker` that has ended.
         """
@@ -206,11 +206,10 @@ class Log:
             stands = {
                 (each.topic, p): each.next_offset
                 for p, cursors in self.cursors().items()
+                if cursors[-1].generation == self.kafka.generation
                 for each in cursors[-1].positions
             }
-            behind = {
-                at: (stands.get(at), end) for at, end in ends.items() if stands.get(at) != end
-            }
+            behind = {at: (stands.get(at), e) for at, e in ends.items() if stands.get(at, -1) < e}
             if behind and worker is not None and worker.exit_code() is not None:
                 raise RuntimeError(f"{worker.name} ended: {worker.said()}")
             assert not behind, behind
