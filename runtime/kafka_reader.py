@@ -9,14 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from confluent_kafka import (
-    OFFSET_END,
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    TopicPartition,
-)
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime.logs import get_logger
 from runtime.settings import Settings
@@ -90,6 +83,7 @@ class KafkaReader:
         self._epoch = 0
         self._ends: dict[int, int] = {}
         self._set_aside: list[Message] = []
+        self._paused: list[TopicPartition] = []
         config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": settings.kafka.bootstrap_servers,
             "group.id": group,
@@ -139,8 +133,9 @@ class KafkaReader:
                 TopicPartition(self._topic, partition, first if position is None else position)
             )
             self._ends[partition] = end
+        # No resume beside it: librdkafka may drop either of the two (its issue 5591), and the
+        # partition is then silent for good, without a word.
         self._consumer.assign(begin)
-        self._consumer.resume(begin)
         # Also an end of partition that was met while they were held: it is not where we begin.
         self._set_aside = []
         self._unstarted -= set(positions)
@@ -185,16 +180,15 @@ class KafkaReader:
 
     def keep_alive(self, wait_s: float) -> None:
         """Stay a member for `wait_s` without reading on."""
-        paused = [
+        epoch = self._epoch
+        self._paused = [
             TopicPartition(self._topic, p) for p in self._assigned if p not in self._unstarted
         ]
-        epoch = self._epoch
-        self._consumer.pause(paused)
+        self._consumer.pause(self._paused)
         try:
             message = self._consumer.poll(wait_s)
         finally:
-            if self._epoch == epoch:
-                self._consumer.resume(paused)
+            self._resume()
         # Fetched before the pause: it is the next to read, unless the partition has gone.
         if message is not None and self._epoch == epoch:
             self._set_aside.append(message)
@@ -305,19 +299,27 @@ class KafkaReader:
         return StoreUnavailable(said)
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._epoch += 1
+        self._change()
         self._assigned = [found.partition for found in partitions]
         self._unstarted = set(self._assigned)
-        self._set_aside = []
         # The position comes with `start`; until then nothing may flow.
-        held = [TopicPartition(self._topic, p, OFFSET_END) for p in self._assigned]
-        consumer.assign(held)
-        consumer.pause(held)
+        consumer.assign([])
 
     def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        self._epoch += 1
+        self._change()
         gone = [found.partition for found in partitions]
         self._assigned = [p for p in self._assigned if p not in gone]
         self._unstarted -= set(gone)
-        self._set_aside = []
         self._on_lost(gone)
+
+    def _change(self) -> None:
+        """What was read or paused until now belongs to a membership that ends."""
+        self._epoch += 1
+        self._set_aside = []
+        self._resume()
+
+    def _resume(self) -> None:
+        # Before anything else is assigned: see `start`.
+        paused, self._paused = self._paused, []
+        if paused:
+            self._consumer.resume(paused)
