@@ -179,6 +179,8 @@ def _shown_over_one_connection(up: Up, customers: Sequence[str]) -> dict[str, Sh
             computed = json.loads(body)["computed"]
             (spent,) = computed["spent"]
             assert spent["currency"] == "USD"
+            # A copy of an order would not be an order again, but an event.
+            assert computed["events"] == computed["orders"]
             return computed["orders"], Decimal(spent["amount"])
 
         return {customer: ask(customer) for customer in customers}

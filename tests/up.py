@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,28 @@ class Up:
         assert ended.returncode in (0, 1), ended.stderr
         answer: Mapping[str, Any] = json.loads(ended.stdout)
         return answer
+
+
+MARKERS = 64
+
+
+def wait_for_what_is_under_way(up: Up) -> None:
+    """Send orders of so many new people that each lane gets some, and wait until they are in every
+    store: what was sent before them is then there too, or never will be."""
+    names = [f"marker-{number}" for number in range(MARKERS)]
+    already = up.orders()
+    for name in names:
+        up.send(name)
+    up.expect_orders(already + MARKERS)
+
+    def is_known(name: str) -> bool:
+        try:
+            return bool(up.get(f"/v1/profiles/user:customer-{name}"))
+        except OSError:
+            return False
+
+    for name in names:
+        eventually(partial(is_known, name), within_s=60)
 
 
 def none_runs(pids: Mapping[str, int]) -> Callable[[], bool]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cdnow import add_up, cdnow_file, expect_counters, expect_profiles, replay_command
-from tests.up import ROOT, Up
+from tests.up import ROOT, Up, wait_for_what_is_under_way
 from tests.waiting import eventually
 
 ROWS = 15_000
@@ -105,6 +105,7 @@ def test_replay_killed_in_the_middle_and_sent_again_is_exact(
     again = Replay.begin(up, file)
     kill_in_turn(up, again, second)
     assert f"Sent {ROWS:,} rows" in again.finish()
+    wait_for_what_is_under_way(up)
 
     expect_counters(up, truth)
     expect_profiles(up, truth, chance.sample(sorted(truth.by_customer), PROFILES))

@@ -4,10 +4,8 @@
 changed but their host; found again through the HTTP API of one `headwater up`.
 """
 
-import urllib.error
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +13,9 @@ from segment.analytics.client import Client as SegmentClient
 
 from tests.cdnow import add_up, cdnow_file, expect_counters, expect_profiles, replay
 from tests.node_sdk import install_node_sdk, run_node
-from tests.up import Up
+from tests.up import Up, wait_for_what_is_under_way
 from tests.waiting import eventually
 
-MARKERS = 64
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 _NODE_SCRIPT = """
 const { Analytics } = require('@segment/analytics-node');
@@ -52,24 +49,6 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     house.start()
     yield house
     house.end()
-
-
-def wait_for_what_is_under_way(up: Up) -> None:
-    """Send orders of so many people that each lane gets some, and wait until they are everywhere:
-    what was sent before them is then counted, or never will be."""
-    names = [f"marker-{number}" for number in range(MARKERS)]
-    for name in names:
-        up.send(name)
-    up.expect_orders(MARKERS)
-
-    def is_known(name: str) -> bool:
-        try:
-            return bool(up.get(f"/v1/profiles/user:customer-{name}"))
-        except urllib.error.HTTPError:
-            return False
-
-    for name in names:
-        eventually(partial(is_known, name))
 
 
 def test_real_purchases_come_out_as_they_went_in_and_once_when_sent_twice(up: Up) -> None:
