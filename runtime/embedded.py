@@ -16,7 +16,7 @@ from typing import Literal, Self
 from runtime import apache_kafka
 from runtime.processes import DirectoryLock, free_ports, lock_directory
 from runtime.servers import ApacheKafka, ClickHouse, NoidaDb, Server, Valkey
-from schemas.errors import SettingInvalid
+from schemas.errors import SettingInvalid, StoreUnavailable
 
 Choice = Literal["auto", "apache", "trial"]
 BrokerKind = Literal["apache", "trial", "external"]
@@ -74,6 +74,17 @@ class EmbeddedStack:
 
         If one does not, all are stopped and StoreUnavailable shows the end of its log.
         """
+        try:
+            return self._start_all()
+        except StoreUnavailable as error:
+            # Between our look at a port and the server's bind, another program may take it: the
+            # broker's JVM needs seconds to get there.
+            if "in use" not in str(error):
+                raise
+            self._say("Another program took a port meanwhile; starting again on others.")
+            return self._start_all()
+
+    def _start_all(self) -> Addresses:
         self._lock = lock_directory(self.data_dir)
         try:
             self.servers = self._choose_servers()

@@ -57,6 +57,8 @@ def open_lane(kafka: str) -> Iterator[MakeProducer]:
         return producer
 
     yield open_lane
+    for producer in opened:
+        producer.close()
     opened.clear()
     gc.collect()  # their connections end with them
 

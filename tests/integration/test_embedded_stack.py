@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -330,3 +331,24 @@ def test_an_old_java_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert apache_kafka.look_for_tools().java != java
+
+
+def test_port_that_another_program_took_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = EmbeddedStack(tmp_path, Wanted(broker=None, clickhouse=False))
+    assign = stack._assign_ports
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1]])
+
+        def assign_and_lose_one() -> None:
+            assign()
+            for server in stack.servers:
+                server.ports = [next(ports, server.port)]
+
+        monkeypatch.setattr(EmbeddedStack, "_assign_ports", lambda _: assign_and_lose_one())
+        with stack:
+            assert stack.addresses.redis_url
+            assert str(taken.getsockname()[1]) not in stack.addresses.redis_url
