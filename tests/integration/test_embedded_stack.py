@@ -340,7 +340,6 @@ def test_port_that_another_program_took_meanwhile_is_left_to_it(
     assign = stack._assign_ports
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        taken.listen()
         ports = iter([taken.getsockname()[1]])
 
         def assign_and_lose_one() -> None:
