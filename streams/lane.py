@@ -37,6 +37,9 @@ from streams.rules.person import Person, read_person, write_person
 RECORDS_A_SLICE = 2_000
 LONGEST_SOURCE = 64  # as settings allow
 BATCHES_WAITING = 4
+BEHIND_BARRIERS = 2
+"""A lane with batches waiting commits so many barriers later: a person who changes often is written
+less often, and what waits is late anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +163,7 @@ class Lane:
         """Apply what comes and commit it within the barrier's time, until closed."""
         self._is_running = True
         loop = asyncio.get_running_loop()
-        due_s = 0.0
+        due_s = latest_s = 0.0
         while not self._is_closing:
             wait_s = max(0.0, due_s - loop.time()) if self._is_touched else None
             try:
@@ -171,13 +174,14 @@ class Lane:
                 for topic, records, to_offset in self._slices(batch):
                     if not self._is_touched:
                         due_s = loop.time() + self.settings.barrier_s
+                        latest_s = due_s + BEHIND_BARRIERS * self.settings.barrier_s
                     self._apply(topic, records, to_offset)
                     await asyncio.sleep(0)  # other lanes, commits and timers breathe
-                    if loop.time() >= due_s:
+                    if loop.time() >= (due_s if self._inbox.empty() else latest_s):
                         await self._barrier()
                     if self._is_closing:
                         break
-            if self._is_touched and loop.time() >= due_s:
+            if self._is_touched and loop.time() >= (due_s if self._inbox.empty() else latest_s):
                 await self._barrier()
         await self._barrier()
         self._done.set()
