@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from runtime.settings import Settings
 from schemas.errors import StoreRefused, StoreUnavailable
@@ -107,11 +107,3 @@ def partition_ends(
         raise StoreUnavailable(f"Kafka did not tell its offsets: {error.args[0]}") from error
     finally:
         reader.close()
-
-
-def describe_config(bootstrap_servers: str, topic: str) -> dict[str, str]:
-    """The settings of a topic as the broker holds them."""
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    resource = ConfigResource(ResourceType.TOPIC, topic)
-    entries = admin.describe_configs([resource])[resource].result(ANSWER_WITHIN_S)
-    return {name: entry.value for name, entry in entries.items()}
