@@ -7,7 +7,7 @@ change its lane, and with it its memory (a new generation is the way, see ARCHIT
 import time
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from runtime.settings import Settings
@@ -90,20 +90,3 @@ def _check_partitions(
                 f"{topic.name} has {found} partitions, [kafka] partitions says "
                 f"{settings.kafka.partitions}; set it to {found}, or begin a new generation"
             )
-
-
-def partition_ends(
-    bootstrap_servers: str, topics: tuple[str, ...], partitions: int
-) -> dict[tuple[str, int], tuple[int, int]]:
-    """(topic, partition) -> (first offset, end offset) of the log as it is now."""
-    reader = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "headwater.ends"})
-    try:
-        return {
-            (topic, p): reader.get_watermark_offsets(TopicPartition(topic, p), ANSWER_WITHIN_S)
-            for topic in topics
-            for p in range(partitions)
-        }
-    except KafkaException as error:
-        raise StoreUnavailable(f"Kafka did not tell its offsets: {error.args[0]}") from error
-    finally:
-        reader.close()

@@ -14,8 +14,9 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from runtime.kafka_reader import log_ends
 from runtime.settings import Kafka, Settings
-from runtime.topics_admin import ensure_topics, partition_ends
+from runtime.topics_admin import ensure_topics
 from schemas.codec import ACCEPTED, COLLECTED, CURSOR, REJECTED, SUBJECT
 from schemas.events import Accepted, Collected, Rejected
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Cursor, Subject
@@ -199,8 +200,14 @@ class Log:
         Does not wait for a `worker` that has ended.
         """
         inputs = (self.topics.collected, self.topics.consents, self.topics.erasures)
-        ranges = partition_ends(self.kafka.bootstrap_servers, inputs, self.kafka.partitions)
-        ends = {at: end for at, (_, end) in ranges.items() if end}
+        ends = {
+            (topic, p): end
+            for topic in inputs
+            for p, (_, end) in log_ends(
+                self.kafka.bootstrap_servers, topic, self.kafka.partitions
+            ).items()
+            if end
+        }
 
         def is_applied() -> bool:
             stands = {

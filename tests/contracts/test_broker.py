@@ -11,11 +11,13 @@ from typing import Any, NoReturn
 
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from runtime import transactions
+from runtime.kafka_reader import log_ends
 from runtime.processes import free_ports
 from runtime.settings import Kafka, Settings, TopicSettings
-from runtime.topics_admin import describe_config, ensure_topics, partition_ends
+from runtime.topics_admin import ensure_topics
 from runtime.transactions import LaneProducer, read_compacted
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.partitioning import partition_of
@@ -68,7 +70,7 @@ def newest(kafka: str, topics: Topics) -> dict[bytes, bytes]:
 
 
 def end_of(kafka: str, topic: str) -> int:
-    return partition_ends(kafka, (topic,), 1)[topic, 0][1]
+    return log_ends(kafka, topic, 1)[0][1]
 
 
 @pytest.mark.parametrize("partitions", [3, 8])
@@ -94,6 +96,12 @@ def test_producer_chooses_the_partition_that_we_compute(
     assert set(chosen.values()) == set(range(partitions))
 
 
+def settings_on_the_broker(kafka: str, topic: str) -> dict[str, str]:
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    described = AdminClient({"bootstrap.servers": kafka}).describe_configs([resource])
+    return {name: entry.value for name, entry in described[resource].result(30).items()}
+
+
 def test_topics_are_created_once_as_configured(kafka: str, fresh_name: FreshName) -> None:
     settings = settings_of(kafka, fresh_name, partitions=2).model_copy(
         update={"topics": {"events.accepted": TopicSettings(retention_days=3)}}
@@ -101,11 +109,11 @@ def test_topics_are_created_once_as_configured(kafka: str, fresh_name: FreshName
     names = settings.topic_names
     assert sorted(ensure_topics(settings)) == sorted(topic.name for topic in names.all())
     assert ensure_topics(settings) == []
-    assert describe_config(kafka, names.subjects)["cleanup.policy"] == "compact"
-    accepted = describe_config(kafka, names.accepted)
+    assert settings_on_the_broker(kafka, names.subjects)["cleanup.policy"] == "compact"
+    accepted = settings_on_the_broker(kafka, names.accepted)
     assert accepted["retention.ms"] == str(3 * 86_400_000)
     assert int(accepted["max.message.bytes"]) > int(
-        describe_config(kafka, names.collected)["max.message.bytes"]
+        settings_on_the_broker(kafka, names.collected)["max.message.bytes"]
     )
 
 
