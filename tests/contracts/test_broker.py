@@ -98,8 +98,9 @@ def test_producer_chooses_the_partition_that_we_compute(
 
 def settings_on_the_broker(kafka: str, topic: str) -> dict[str, str]:
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    described = AdminClient({"bootstrap.servers": kafka}).describe_configs([resource])
-    return {name: entry.value for name, entry in described[resource].result(30).items()}
+    admin = AdminClient({"bootstrap.servers": kafka})  # its answers end with it
+    described = admin.describe_configs([resource])[resource].result(30)
+    return {name: entry.value for name, entry in described.items()}
 
 
 def test_topics_are_created_once_as_configured(kafka: str, fresh_name: FreshName) -> None:
