@@ -103,7 +103,7 @@ def test_example_configuration_is_complete_and_shows_the_defaults() -> None:
 
 def commands() -> list[tuple[str, ...]]:
     group: Any = typer.main.get_command(app)
-    found = []
+    found: list[tuple[str, ...]] = []
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
         found += [(name, sub) for sub in inner] if inner else [(name,)]
@@ -186,6 +186,12 @@ def test_every_package_of_the_tree_is_listed_for_the_wheel() -> None:
         for file in (ROOT / name).rglob("__init__.py")
     }
     assert listed == there
+
+
+def test_types_are_checked_wherever_there_is_code_of_ours() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    there = {file.parent.name for file in ROOT.glob("[!.]*/*.py")}
+    assert set(project["tool"]["mypy"]["files"]) == there
 
 
 def test_wheel_holds_code_and_data_and_no_tests(tmp_path: Path) -> None:

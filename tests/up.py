@@ -81,6 +81,15 @@ class Up:
                 found[file.stem] = pid
         return found
 
+    def await_child(self, name: str, *, after: int | None = None) -> int:
+        """The process id of a part, once it runs: of another process than `after`."""
+
+        def found() -> int | None:
+            pid = self.children().get(name)
+            return None if pid == after else pid
+
+        return eventually(found)
+
     def end(self, number: int = signal.SIGTERM) -> int:
         """Send the signal and wait for the end; the exit code."""
         assert self.process is not None

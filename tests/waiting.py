@@ -7,7 +7,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, within_s: float = 30, every_s: float = 0.05) -> T:
+def eventually(
+    condition: Callable[[], T | None], *, within_s: float = 30, every_s: float = 0.05
+) -> T:
     """Return the first truthy answer of `condition`; fail with the last one after `within_s`.
 
     An AssertionError of the condition counts as "not yet" and is shown when time runs out.

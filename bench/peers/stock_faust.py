@@ -7,6 +7,7 @@ dictionary and nothing is transactional: less work than Headwater does, not more
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 config = json.loads(Path(sys.argv[1]).read_text("utf-8"))
 sys.argv = sys.argv[:1]
@@ -53,12 +54,13 @@ async def admit_one_by_one(stream: faust.Stream) -> None:
             person = people[event.pid] = Person(event.pid)
         outcome = admit(event, person, memory, rules)
         if isinstance(outcome, Admitted):
-            fields = msgspec.structs.astuple(event)
-            record = Accepted(
-                *fields, 1, 0, 0, config["collected"], 0, count, 0, outcome.campaign_id,
-                outcome.is_repeat_order, outcome.amount_micro, outcome.currency,
-                outcome.visit_changes,
+            fields: tuple[Any, ...] = (
+                *msgspec.structs.astuple(event), 1, 0, 0, config["collected"], 0, count, 0,
+                outcome.campaign_id, outcome.is_repeat_order, outcome.amount_micro,
+                outcome.currency, outcome.visit_changes,
             )  # fmt: skip
+            # By position: by name costs 1 µs an event, which would be counted against Faust.
+            record = Accepted(*fields)
             await accepted.send(key=event.pid, value=ACCEPTED.encode(record))
         if count == 0:
             Path(config["ready_file"]).write_text("ready", "utf-8")

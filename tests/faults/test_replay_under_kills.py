@@ -18,7 +18,6 @@ import pytest
 
 from tests.cdnow import add_up, cdnow_file, expect_counters, expect_profiles, replay_command
 from tests.up import ROOT, Up, wait_for_what_is_under_way
-from tests.waiting import eventually
 
 ROWS = 15_000
 PROFILES = 1_000
@@ -79,7 +78,7 @@ def kill_in_turn(up: Up, running: Replay, victims: Sequence[str]) -> None:
             running.kill()
             assert up.end(signal.SIGKILL) == -signal.SIGKILL
         else:
-            os.kill(eventually(lambda name=victim: up.children().get(name)), signal.SIGKILL)
+            os.kill(up.await_child(victim), signal.SIGKILL)
 
 
 @pytest.mark.apache

@@ -148,7 +148,7 @@ def test_counters_equal_what_was_acknowledged_after_every_process_was_killed(
                 up.process.wait(60)
                 up.start()
             else:
-                os.kill(eventually(lambda name=victim: up.children().get(name)), blow)
+                os.kill(up.await_child(victim), blow)
     finally:
         sender.stopping.set()
         thread.join(150)

@@ -65,7 +65,7 @@ class Served:
     url: str
     settings: Settings
 
-    def get(self, path: str, role: str | None = "admin", **query: object) -> httpx.Response:
+    def get(self, path: str, role: str | None = "admin", **query: str | float) -> httpx.Response:
         headers = {"Authorization": f"Bearer {KEYS.get(role, role)}"} if role else {}
         return httpx.get(f"{self.url}{path}", params=query or None, headers=headers, timeout=30)
 

@@ -49,7 +49,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield port
 
 
-def status(served: Served, path: str, headers: Mapping[str, str | bytes]) -> int:
+def status(served: Served, path: str, headers: Mapping[str, str] | Mapping[bytes, bytes]) -> int:
     with httpx.stream("GET", f"{served.url}{path}", headers=headers, timeout=30) as answer:
         return answer.status_code
 
@@ -66,7 +66,7 @@ def test_each_route_lets_in_its_role_and_admin_and_nobody_else(served: Served, p
         assert found in ((200, 503) if role in (needed, "admin") else (403,)), role
     basic = base64.b64encode(f"{KEYS['admin']}:".encode()).decode()
     for header in ("Bearer wrong", "Bearer", f"Basic {basic}", KEYS["admin"], "Bearer é"):
-        assert status(served, path, {"Authorization": header.encode()}) == 401, header
+        assert status(served, path, {b"Authorization": header.encode()}) == 401, header
     assert status(served, path, {}) == 401
 
 
@@ -175,7 +175,8 @@ def test_an_unforeseen_fault_shows_no_value(caplog: Any, capsys: Any) -> None:
     answer = asyncio.run(ask("/away"))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert "10.0.0.1" not in answer.text
-    assert UnforeseenAsProblem in [made.cls for made in app.user_middleware]
+    middleware: list[object] = [made.cls for made in app.user_middleware]
+    assert UnforeseenAsProblem in middleware
 
 
 _SERVE = """

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def rows(served: Served) -> Iterator[Rows]:
 
 def campaign(answer: httpx.Response, campaign_id: str) -> dict[str, Any]:
     assert answer.status_code == 200, answer.text
-    found = [view for view in answer.json()["campaigns"] if view["campaign_id"] == campaign_id]
+    views: list[dict[str, Any]] = answer.json()["campaigns"]
+    found = [view for view in views if view["campaign_id"] == campaign_id]
     assert len(found) == 1
     return found[0]
 
@@ -182,7 +184,7 @@ def test_series_steps_are_whole_and_empty_ones_left_out(served: Served, rows: Ro
         rows.fact("a/b", "opened", 1, at(f"2026-01-01T{second}Z"))
     rows.progress()
 
-    def points(metric: str, **query: object) -> Any:
+    def points(metric: str, **query: str | float) -> Any:
         answer = served.get("/v1/campaigns/a%2Fb/series", "viewer", metric=metric, **query)
         assert answer.status_code == 200, answer.text
         return answer.json()["points"]
@@ -253,8 +255,11 @@ class Listener:
                     self.events.append((kind, json.loads(line.removeprefix("data: "))))
         self.is_over = True
 
+    def shows(self, **counters: int) -> bool:
+        """Whether these are the counters of the campaign `a` as last heard, and no others."""
+        return self.newest() == counters
+
     def newest(self) -> dict[str, int]:
-        """Counters of the campaign `a` as last heard."""
         if not self.events or self.events[-1][0] != "counters":
             return {}
         found = [v for v in self.events[-1][1]["campaigns"] if v["campaign_id"] == "a"]
@@ -275,11 +280,11 @@ def test_stream_tells_everybody_what_moved_and_ends_with_the_server(
         with serving(settings) as served:
             listeners = [Listener(served), Listener(served)]
             for listener in listeners:
-                eventually(lambda it=listener: it.newest() == {"opened": 1, "unique_opened": 1})
+                eventually(partial(listener.shows, opened=1, unique_opened=1))
             rows.fact("a", "opened", 2)
             rows.progress(at("2026-01-01T09:00:01Z"))
             for listener in listeners:
-                eventually(lambda it=listener: it.newest() == {"opened": 2, "unique_opened": 2})
+                eventually(partial(listener.shows, opened=2, unique_opened=2))
                 kind, told = listener.events[-1]
             asked = served.get("/v1/campaigns", "viewer").json()
             assert (kind, told) == ("counters", asked)

@@ -396,7 +396,8 @@ def test_browser_of_any_origin_may_post(collector: Running, path: str) -> None:
     assert asked.status_code == 204
     assert asked.headers["access-control-allow-origin"] == "*"
     assert "authorization" in asked.headers["access-control-allow-headers"].lower()
-    for body in ({"batch": [call()]} | call(), []):
+    bodies: list[object] = [{"batch": [call()]} | call(), []]
+    for body in bodies:
         answer = collector.post(path, body, headers=origin | {"Content-Type": "text/plain"})
         assert answer.headers["access-control-allow-origin"] == "*"
 

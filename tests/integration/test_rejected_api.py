@@ -65,7 +65,7 @@ def produce(settings: Settings, *transactions: list[Rejected], abort_last: bool 
             producer.commit_transaction(30)
 
 
-def offsets(served: Served, **query: object) -> list[int]:
+def offsets(served: Served, **query: str | float) -> list[int]:
     answer = served.get("/v1/events/rejected", "operator", **query)
     assert answer.status_code == 200, answer.text
     return [record["offset"] for record in answer.json()["rejected"]]

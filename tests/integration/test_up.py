@@ -82,7 +82,7 @@ def test_role_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up) -
         os.kill(before, signal.SIGKILL)
         up.send(f"order-{uuid4()}")
         sent += 2
-        eventually(lambda name=name, before=before: up.children().get(name, before) != before)
+        up.await_child(name, after=before)
     up.expect_orders(sent)
     assert up.output.count("starting it again in") == 4
     assert up.verdict()["verified"] is True
@@ -96,7 +96,7 @@ def test_server_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up)
         before = up.children()[name]
         up.send(f"order-{uuid4()}")
         os.kill(before, signal.SIGKILL)
-        eventually(lambda name=name, before=before: up.children().get(name, before) != before)
+        up.await_child(name, after=before)
         up.send(f"order-{uuid4()}")
         sent += 2
     up.expect_orders(sent)

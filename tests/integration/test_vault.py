@@ -95,7 +95,8 @@ def test_identifiers_are_compared_exactly(vault: Vault) -> None:
 
 
 def test_identifiers_come_back_only_through_the_vault(vault: Vault) -> None:
-    pids = [person_of(vault, who).pid for who in [("user", "ü|1"), ("email", "A@b.c")]]
+    identifiers: list[Identifier] = [("user", "ü|1"), ("email", "A@b.c")]
+    pids = [person_of(vault, identifier).pid for identifier in identifiers]
     rows = vault.identifiers_of([*pids, b"?" * 16])
     assert [row and row[1:] for row in rows] == [("user", "ü|1"), ("email", "a@b.c"), None]
 

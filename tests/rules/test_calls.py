@@ -1,6 +1,7 @@
 """What the collector makes of one call: what it refuses, where it says so, and what passes."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -37,16 +38,8 @@ RULES = CallRules(
 
 
 def arrival(**changes: Any) -> Arrival:
-    return Arrival(
-        **{
-            "source": "web",
-            "received_at_ms": NOW_MS,
-            "sent_at": None,
-            "path": "$.batch[3]",
-            "type": None,
-        }
-        | changes
-    )
+    usual = Arrival(source="web", received_at_ms=NOW_MS, sent_at=None, path="$.batch[3]", type=None)
+    return replace(usual, **changes)
 
 
 def call(**changes: Any) -> dict[str, Any]:
