@@ -23,7 +23,8 @@ class Echo:
 
     @property
     def address(self) -> tuple[str, int]:
-        return self.listener.getsockname()[:2]
+        host, port = self.listener.getsockname()
+        return host, port
 
     def close(self) -> None:
         # A thread in `accept` keeps a socket listening that is only closed.
@@ -99,7 +100,12 @@ def is_reset(client: socket.socket) -> bool:
 def test_all_bytes_pass_both_ways_and_a_half_that_ends_does_not_end_the_other(proxy: Proxy) -> None:
     sent = bytes(range(256)) * 20_000
     with connected(proxy) as client:
-        sender = threading.Thread(target=lambda: (client.sendall(sent), client.shutdown(1)))
+
+        def send() -> None:
+            client.sendall(sent)
+            client.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
         sender.start()
         assert read(client, len(sent)) == sent
         assert client.recv(1) == b""
