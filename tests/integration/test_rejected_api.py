@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 
+from runtime.kafka_reader import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.codec import REJECTED
 from schemas.events import Rejected
 from tests.integration.serving import Served, at, serving, settings_of
+from tests.waiting import eventually
 
 START_MS = at("2026-01-01T09:00:00Z")
 
@@ -63,6 +65,28 @@ def produce(settings: Settings, *transactions: list[Rejected], abort_last: bool 
             producer.abort_transaction(30)
         else:
             producer.commit_transaction(30)
+    await_readable(settings)
+
+
+def await_readable(settings: Settings) -> None:
+    """Nothing before the topic's end belongs to an open transaction.
+
+    A commit returns before its markers are written: until then the end of committed records, where
+    the API begins, lies before what was just committed.
+    """
+    kafka, topic = settings.kafka, settings.topic_names.rejected
+    committed = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": topic})
+
+    def is_readable() -> bool:
+        ends = log_ends(kafka.bootstrap_servers, topic, kafka.partitions)
+        return ends == {
+            p: committed.get_watermark_offsets(TopicPartition(topic, p), 15) for p in ends
+        }
+
+    try:
+        eventually(is_readable)
+    finally:
+        committed.close()
 
 
 def offsets(served: Served, **query: str | float) -> list[int]:
