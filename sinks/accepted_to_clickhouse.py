@@ -2,13 +2,15 @@
 
 Facts, counters and progress are written in this order, and each write is absolute, so a crash
 anywhere repeats rows that say what is known already. The sink begins where the newest row of
-`progress` says, with the tripwire of that row, whatever Kafka's group offsets say.
+`progress` says, with the tripwire of that row, whatever Kafka's group offsets say. Progress is
+written only over the row that we last saw there: a ClickHouse that went back to an earlier state,
+or stands in for another, is noticed by its older progress and counted again from it.
 """
 
 import gc
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol, TypeVar
 
 from runtime.clock import ClockMs, now_ms
@@ -42,6 +44,9 @@ BATCH_S = 0.2
 """A batch is written when it has so many records, or so long after the one before."""
 
 IDLE_WAIT_S = 0.2
+LOOK_EVERY_S = 5.0
+"""While nothing is written, so often the store is asked whether it still has what we wrote."""
+
 GC_THRESHOLDS = (100_000, 20, 100)
 CACHED_COUNTERS = 300_000
 """Of one partition; ~150 MB when all are in use."""
@@ -53,6 +58,7 @@ class Store(Protocol):
     def progress(
         self, partitions: Iterable[int]
     ) -> dict[int, tuple[Progress | None, dict[int, int]]]: ...
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]: ...
     def count_counters(self, partition: int) -> int: ...
     def all_counters(self, partition: int) -> dict[CounterKey, Counter]: ...
     def some_counters(
@@ -114,6 +120,8 @@ class AcceptedToClickHouse:
             on_lost=self._forget,
         )
         self._written_at_s = 0.0
+        self._stored: dict[int, int | None] = {}
+        self._looked_at_s = time.monotonic()
 
     def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
         """Until `stop`; see run_accepted_to_clickhouse."""
@@ -136,6 +144,9 @@ class AcceptedToClickHouse:
         if batches:
             self._write(batches)
             self._written_at_s = time.monotonic()
+        if time.monotonic() - self._looked_at_s > LOOK_EVERY_S:
+            # One that went back while nothing happened would wait for the next record to be seen.
+            self._begin_again_if(self._retry(lambda: self._lost({}), "look for progress"))
 
     def close(self) -> None:
         """Leave the group."""
@@ -152,6 +163,7 @@ class AcceptedToClickHouse:
         }
         self._reader.start(positions)
         self._prefixes = {kp: prefix for kp, (prefix, _) in prefixes.items()}
+        self._stored = positions
         get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
 
     def _load(self, partitions: Iterable[int]) -> dict[int, tuple[Prefix, bool]]:
@@ -188,7 +200,9 @@ class AcceptedToClickHouse:
         self._retry(lambda: self._store.insert_counters(counters), "insert counters")
         # Progress last: a crash above repeats the same rows with the same versions and changes
         # nothing. The other order loses the batch.
-        self._retry(lambda: self._store.insert_progress(progress, at_ms), "insert progress")
+        lost = self._retry(lambda: self._move(progress, at_ms), "insert progress")
+        if self._begin_again_if(lost):
+            return
         for table, rows in (("facts", facts), ("counters", counters), ("progress", progress)):
             counter("headwater_sink_rows_total").labels(SINK, table).inc(len(rows))
         histogram("headwater_sink_batch_seconds").labels(SINK).observe(time.monotonic() - began_s)
@@ -196,6 +210,38 @@ class AcceptedToClickHouse:
         self._reader.commit(positions)
         for kp, lag in self._reader.lag(positions).items():
             gauge("headwater_sink_lag_records").labels(SINK, str(kp)).set(lag)
+
+    def _move(self, progress: list[Progress], at_ms: int) -> list[int]:
+        """Write `progress`, unless the store has lost some of what is before it: answer where."""
+        positions = {at.kp: at.next_offset for at in progress}
+        lost = self._lost(positions)
+        if not lost:
+            self._store.insert_progress(progress, at_ms)
+            self._stored |= {kp: at for kp, at in positions.items() if kp in self._stored}
+        return lost
+
+    def _lost(self, moving: Mapping[int, int]) -> list[int]:
+        """Partitions whose progress is neither as we last saw it nor, its answer lost, `moving`."""
+        found = self._store.positions(self._stored)
+        self._looked_at_s = time.monotonic()
+        return [
+            kp
+            for kp, known in self._stored.items()
+            if found[kp] != known and (found[kp] is None or found[kp] != moving.get(kp))
+        ]
+
+    def _begin_again_if(self, lost: list[int]) -> bool:
+        if lost:
+            get_logger().warning(
+                "progress_differs",
+                sink=SINK,
+                topic=self._topic,
+                partitions=lost,
+                doing="count again from what the store has",
+            )
+            self._prefixes = {}
+            self._reader.restart()
+        return bool(lost)
 
     def _plan(self, prefix: Prefix, batch: Batch) -> Plan:
         done = tally(prefix, self._decode(batch), batch.next_offset)
@@ -245,3 +291,4 @@ class AcceptedToClickHouse:
     def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
             self._prefixes.pop(partition, None)
+            self._stored.pop(partition, None)

@@ -75,6 +75,17 @@ class CounterStore:
             found[kp] = (newest, older)
         return found
 
+    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]:
+        """Of each partition the next offset by its newest progress; None without one."""
+        rows = self._ask(
+            "SELECT kp, max(next_off) FROM progress WHERE sink = {sink:String} "
+            "AND topic = {topic:String} AND generation = {generation:UInt32} GROUP BY kp",
+            {"sink": SINK, "topic": self._topic, "generation": self._generation},
+            "how far it is",
+        )
+        found = dict(rows)
+        return {partition: found.get(partition) for partition in partitions}
+
     def count_counters(self, partition: int) -> int:
         """How many counters the partition has, at most."""
         rows = self._ask(
