@@ -1,6 +1,7 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is below.
 #   make demo EVENTS=20000    send so many calls, compare with the shop's ledger, end
 #   make test TESTS=tests/rules
+#   make faults FAULT=broker RUNS=5 SECONDS=600    faults by part of their names, for so long
 #   VENV=/elsewhere           another place for the virtual environment
 
 SHELL := /bin/sh
@@ -37,8 +38,9 @@ fmt: $(INSTALLED)
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-faults: $(INSTALLED) $(TEST_DATA)
-	$(BIN)/python -m pytest tests/faults
+# Every fault until the ledger (tests/faults/ledger.csv) has it five times; goes on where it stopped.
+faults: $(INSTALLED)
+	$(BIN)/python -m tests.faults.run $(if $(FAULT),--fault "$(FAULT)") $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: $(INSTALLED)
 	$(BIN)/python -m bench.throughput

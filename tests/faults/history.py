@@ -1,0 +1,169 @@
+"""What was sent, and what was it answered: the one truth that the checker goes by.
+
+A history is a file of JSON lines. Its first line names the run; every other one is an input whose
+fate is known: acknowledged by the collector (200), set aside on purpose (a broken call or a record
+that no lane can use), or unknown, when the sender gave up without an answer. The sender repeats what
+is not acknowledged, under the same messageId, as an SDK does.
+"""
+
+import base64
+import http.client
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.loads import Call, Load, make_calls
+from tests.faults.poison import Poisoner
+from tests.faults.rig import Rig
+from tests.waiting import eventually
+
+ANSWER_WITHIN_S = 20.0
+GIVES_UP_AFTER_S = 150.0
+AGAIN_AFTER_S = 0.1
+
+
+@dataclass
+class History:
+    """The file, written line by line from several threads."""
+
+    path: Path
+    acknowledged: int = 0
+    """Inputs answered by 200, poison not included."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = self.path.open("w", encoding="utf-8")
+
+    def write(self, *lines: dict[str, Any]) -> None:
+        """Add inputs whose fate is known."""
+        with self._lock:
+            for line in lines:
+                self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+            self.acknowledged += sum(line.get("outcome") == "acknowledged" for line in lines)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@dataclass
+class Sender:
+    """Sends a load through the collector, and poison onto the log, until told to stop."""
+
+    rig: Rig
+    load: Load
+    seed: int
+    run: str
+    """Unique on this rig: campaigns, people and messages begin with it."""
+    history: History
+    sent: int = 0
+    """Calls in requests, those sent again included."""
+    injected: int = 0
+    """Copies, broken calls and poison: what the load itself injects."""
+    failure: BaseException | None = None
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._chance = random.Random(self.seed)
+        self._lock = threading.Lock()
+        self._key = base64.b64encode(f"{self.rig.settings.http.keys['write']}:".encode()).decode()
+        self._batches = make_calls(self.load, self.run, self._chance)
+        self._poisoner = Poisoner(self.rig.settings, random.Random(self.seed + 1))
+        self.history.write({"run": self.run, "seed": self.seed, "load": self.load.name})
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        """Send while the block runs; what is under way at its end is sent to its end."""
+        jobs = [threading.Thread(target=self._guarded, args=(self._send_all,)) for _ in range(2)]
+        if self.load.poison:
+            jobs.append(threading.Thread(target=self._guarded, args=(self._poison,)))
+        for job in jobs:
+            job.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for job in jobs:
+                job.join()
+            self._poisoner.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def wait_acknowledged(self, more: int, within_s: float = 60) -> None:
+        """Return once so many more calls are acknowledged."""
+        goal = self.history.acknowledged + more
+
+        def is_there() -> bool:
+            if self.failure is not None:
+                raise self.failure
+            return self.history.acknowledged >= goal
+
+        eventually(is_there, within_s=within_s)
+
+    def wait_s(self, seconds: float) -> None:
+        """Let it send for so long."""
+        self._stopping.wait(seconds)
+
+    def _guarded(self, job: Any) -> None:
+        try:
+            job()
+        except BaseException as error:
+            self.failure = error
+
+    def _send_all(self) -> None:
+        pause_s = 2 * self.load.calls_a_request / self.load.rate_per_s
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            with self._lock:
+                calls, is_copy = next(self._batches)
+            attempts = self._send_until_acknowledged(calls)
+            # Of a copy only what is set aside counts again: each sending of it is explained.
+            known = (call.line(attempts) for call in calls if call.is_broken or not is_copy)
+            self.history.write(*known)
+            with self._lock:
+                self.sent += len(calls) * abs(attempts)
+                self.injected += sum(is_copy or call.is_broken for call in calls)
+            self._stopping.wait(max(0.0, pause_s - (time.monotonic() - began)))
+
+    def _send_until_acknowledged(self, calls: Sequence[Call]) -> int:
+        """How many requests it took; negative when none was acknowledged."""
+        body = json.dumps({"batch": [call.body for call in calls]}).encode()
+        give_up_at = time.monotonic() + GIVES_UP_AFTER_S
+        attempts = 1
+        while not self._is_acknowledged(body):
+            if time.monotonic() > give_up_at:
+                return -attempts
+            attempts += 1
+            time.sleep(AGAIN_AFTER_S)
+        return attempts
+
+    def _is_acknowledged(self, body: bytes) -> bool:
+        request = urllib.request.Request(
+            f"{self.rig.collector_url}/v1/batch",
+            body,
+            {"Authorization": f"Basic {self._key}", "Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            if error.code in (429, 500, 503):
+                return False
+            raise
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _poison(self) -> None:
+        while not self._stopping.is_set():
+            lines = self._poisoner.put()
+            self.history.write(*lines)
+            self.injected += len(lines)
+            self._stopping.wait(1 / self.load.poison)

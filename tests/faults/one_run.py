@@ -1,0 +1,93 @@
+"""One fault, once: what happened, and does everything still follow from what was acknowledged?"""
+
+import random
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults import checker
+from tests.faults.checker import Addresses, Violation
+from tests.faults.fault import Fault
+from tests.faults.history import History, Sender
+from tests.faults.rig import Rig
+
+BEFORE_CALLS = 200
+"""Acknowledged before the fault begins, and once more after it is over."""
+SETTLES_WITHIN_S = 60.0
+SOUND_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One run, as the ledger keeps it."""
+
+    fault: str
+    seed: int
+    sent: int
+    acknowledged: int
+    injected: int
+    recovery_s: float | None
+    violations: tuple[Violation, ...]
+    history: Path
+
+
+def addresses_of(rig: Rig) -> Addresses:
+    """Where the checker looks."""
+    return Addresses(
+        rig.clickhouse_url,
+        rig.settings.clickhouse.database,
+        rig.api_url,
+        rig.settings.http.keys["admin"],
+    )
+
+
+def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
+    """Hurt a sound rig under load; afterwards it is sound again, or a violation says so.
+
+    `run` is unique on this rig. The history stays in the rig's directory.
+    """
+    at = addresses_of(rig)
+    path = rig.directory / f"{run}.history.jsonl"
+    checker.write_addresses(at, rig.directory / "addresses.json")
+    history = History(path)
+    sender = Sender(rig, fault.load, seed, run, history)
+    violations: list[Violation] = []
+    with sender.flowing():
+        sender.wait_acknowledged(BEFORE_CALLS)
+        injected = fault.do(rig, random.Random(seed))
+        over_s = time.monotonic()
+        recovery_s = checker.wait_counted(at, checker.read_history(path), over_s)
+        try:
+            sender.wait_acknowledged(BEFORE_CALLS)
+            rig.make_sound(SOUND_WITHIN_S)
+        except AssertionError as error:
+            violations.append(Violation("P", f"not sound after {SOUND_WITHIN_S:.0f} s: {error}"))
+    history.close()
+    violations += settle(at, path, recovery_s)
+    return Outcome(
+        fault.name,
+        seed,
+        sender.sent,
+        history.acknowledged,
+        injected + (sender.injected if fault.load.name != "plain" else 0),
+        recovery_s,
+        tuple(violations),
+        path,
+    )
+
+
+def settle(at: Addresses, path: Path, recovery_s: float | None) -> list[Violation]:
+    """What is still wrong once everything had time to arrive."""
+    truth = checker.read_history(path)
+    until_s = time.monotonic() + SETTLES_WITHIN_S
+    while True:
+        try:
+            violations = checker.judge(truth, checker.look(at, truth, recovery_s=recovery_s))
+        except OSError as error:
+            violations = [Violation("P", f"no answer to the checker: {error}")]
+        is_final = all(violation.kind == "P" for violation in violations) and not any(
+            "no answer" in violation.text for violation in violations
+        )
+        if is_final or time.monotonic() > until_s:
+            return violations
+        time.sleep(0.3)

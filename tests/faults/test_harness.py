@@ -1,0 +1,265 @@
+"""Can the fault harness be believed, and does Headwater pass a short form of it?
+
+The checker is shown recorded results with one thing spoilt each: it must name it. Then a few faults
+of each kind hit one rig, under seeds that the test prints; `make faults` does all of them, often.
+"""
+
+import ast
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from tests.faults import checker, ledger, points
+from tests.faults.checker import Seen, Truth, judge, read_history
+from tests.faults.faults import FAULTS
+from tests.faults.loads import PLAIN, make_calls
+from tests.faults.one_run import run_once
+from tests.faults.rig import Rig
+
+SHORT = (
+    "kill -9 streams at named points",
+    "kill -9 accepted-to-clickhouse at named points",
+    "kill -9 every role at once",
+)
+
+
+# -- can the checker fail?
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Truth:
+    """A history of sixty calls, some set aside, and three records of poison."""
+    path = tmp_path / "history.jsonl"
+    calls = [call for _ in range(3) for call in _new_calls()]
+    lines = [{"run": "r"}, *(call.line(1) for call in calls)]
+    for offset in (3, 7, 9):
+        place = {"topic": "events.collected", "partition": 1, "offset": offset}
+        lines.append({"via": "log", "outcome": "set aside", "what": "null", **place})
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return read_history(path)
+
+
+_requests = make_calls(PLAIN, "r", random.Random(5))
+
+
+def _new_calls() -> list[object]:
+    return next(calls for calls, is_copy in _requests if not is_copy)
+
+
+def shown(truth: Truth) -> Seen:
+    """What Headwater shows when all is well; written by hand, not taken from the checker's sums."""
+    seen = Seen(recovery_s=2.0)
+    people: dict[str, list[dict[str, object]]] = {}
+    for offset, call in enumerate(truth.calls.values()):
+        metric = checker.METRICS[call["event"]]
+        seen.facts.append(
+            {
+                "campaign_id": call["campaign"],
+                "metric": metric,
+                "at_ms": str(call["occurred_at_ms"]),
+                "amount_micro": str(call["amount_micro"]),
+                "kp": 0,
+                "off": str(offset),
+            }
+        )
+        people.setdefault(call["person"], []).append(call)
+        rows = [(metric, "", 1)] if metric else []
+        if call["amount_micro"]:
+            rows.append(("revenue", "EUR", call["amount_micro"]))
+        seen.counters += [_row(call, *row) for row in rows]
+    for person, calls in people.items():
+        visiting = [call for call in calls if not str(call["event"]).startswith("Email")]
+        if visiting:
+            first = min(visiting, key=lambda call: call["occurred_at_ms"])
+            seen.counters.append(_row(first, "visits", "", 1))
+        orders = [call for call in calls if call["amount_micro"]]
+        spent = sum(call["amount_micro"] for call in orders)
+        traits = [call["id"] for call in calls if call["event"] == "identify"]
+        seen.profiles[person] = {
+            "traits": {"newest": traits[-1]} if traits else {},
+            "computed": {
+                "events": len(calls),
+                "visits": bool(visiting),
+                "orders": len(orders),
+                "spent": [{"currency": "EUR", "amount": f"{spent / 1e6:.2f}"}] if orders else [],
+            },
+        }
+    for message_id in truth.set_aside:
+        seen.rejected.append(_rejection(message_id=message_id))
+    for topic, partition, offset in truth.poison:
+        seen.rejected.append(_rejection(topic=topic, partition=partition, offset=offset))
+    return seen
+
+
+def _row(call: dict[str, object], metric: str, currency: str, value: object) -> dict[str, object]:
+    minute_s = int(str(call["occurred_at_ms"])) // 60_000 * 60
+    at = {"campaign_id": call["campaign"], "metric": metric, "currency": currency}
+    return {**at, "minute_s": minute_s, "kp": 0, "value": str(value)}
+
+
+def _rejection(**where: object) -> dict[str, object]:
+    nowhere = {"topic": None, "partition": None, "offset": None, "message_id": None}
+    return {**nowhere, "reason": "wrong", "path": "$", "expected": "right", **where}
+
+
+def test_checker_finds_nothing_where_nothing_is_wrong(truth: Truth) -> None:
+    assert len(truth.calls) > 40
+    assert truth.set_aside
+    assert judge(truth, shown(truth)) == []
+
+
+def _drop_history(truth: Truth, seen: Seen) -> None:
+    # Of an e-mail, which starts no visit: a lost line of a visit's first call shows as L and D.
+    truth.calls.pop(next(id_ for id_, call in truth.calls.items() if call["event"] == "Email Sent"))
+
+
+def _lose_trait(truth: Truth, seen: Seen) -> None:
+    next(each for each in seen.profiles.values() if each["traits"])["traits"] = {}
+
+
+def _count_visit_twice(truth: Truth, seen: Seen) -> None:
+    next(row for row in seen.counters if row["metric"] == "visits")["value"] = "2"
+
+
+def _reject_good(truth: Truth, seen: Seen) -> None:
+    good = next(iter(truth.calls.values()))["message_id"]
+    seen.rejected.append(_rejection(message_id=good))
+
+
+SPOILT: dict[str, tuple[str, Callable[[Truth, Seen], object]]] = {
+    "a fact is lost": ("L", lambda truth, seen: seen.facts.pop()),
+    "a fact is there twice": ("D", lambda truth, seen: seen.facts.append(dict(seen.facts[0]))),
+    "a counter is lost": ("L", lambda truth, seen: seen.counters.pop(0)),
+    "a counter is there twice": (
+        "D",
+        lambda truth, seen: seen.counters.append(dict(seen.counters[0])),
+    ),
+    "a visit counts twice": ("D", _count_visit_twice),
+    "a profile is lost": ("L", lambda truth, seen: seen.profiles.popitem()),
+    "a profile is older": (
+        "L",
+        lambda truth, seen: next(iter(seen.profiles.values()))["computed"].update(events=0),
+    ),
+    "a profile counts twice": (
+        "D",
+        lambda truth, seen: next(iter(seen.profiles.values()))["computed"].update(events=99),
+    ),
+    "a trait is lost": ("L", _lose_trait),
+    "a line of history is lost": ("D", _drop_history),
+    "an explanation is lost": ("R", lambda truth, seen: seen.rejected.pop()),
+    "an explanation of a call is lost": ("R", lambda truth, seen: seen.rejected.pop(0)),
+    "an explanation is there twice": (
+        "R",
+        lambda truth, seen: seen.rejected.append(dict(seen.rejected[-1])),
+    ),
+    "an explanation says nothing": ("R", lambda truth, seen: seen.rejected[0].update(reason="")),
+    "a good call is set aside": ("R", _reject_good),
+    "progress came late": ("P", lambda truth, seen: setattr(seen, "recovery_s", 61.0)),
+    "progress never came": ("P", lambda truth, seen: setattr(seen, "recovery_s", None)),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT)
+def test_checker_names_what_is_wrong(truth: Truth, what: str) -> None:
+    kind, spoil = SPOILT[what]
+    seen = deepcopy(shown(truth))
+    spoil(truth, seen)
+    assert {violation.kind for violation in judge(truth, seen)} == {kind}
+
+
+def test_call_without_an_answer_may_count_once_or_not_at_all(truth: Truth) -> None:
+    id_, call = next(item for item in truth.calls.items() if item[1]["event"] == "Email Sent")
+    counted = shown(truth)
+    truth.unknown[id_] = truth.calls.pop(id_)
+    assert judge(truth, counted) == []
+    uncounted = shown(truth)
+    if truth.people == {each["person"] for each in truth.calls.values()}:
+        assert judge(truth, uncounted) == []
+    counted.facts.append(
+        next(f for f in counted.facts if f["at_ms"] == str(call["occurred_at_ms"]))
+    )
+    assert "D" in {violation.kind for violation in judge(truth, counted)}
+
+
+def test_checker_imports_nothing_but_pythons_own_library() -> None:
+    tree = ast.parse(Path(checker.__file__).read_text("utf-8"))
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or "."]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported
+    assert imported <= sys.stdlib_module_names
+
+
+# -- the ledger
+
+
+def test_ledger_gives_back_what_was_written_and_counts_todays_protocol(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.csv"
+    row = ledger.Row("2026-01-01", ledger.PROTOCOL, "abc", "f, g", 7, 90, 80, 3, "1.50", "ok", "")
+    late = ledger.Row(
+        "2026-01-02", ledger.PROTOCOL, "abc", "f, g", 8, 10, 10, 1, "", "violated", 'P: "never"'
+    )
+    old = ledger.Row("2025-01-01", 0, "abc", "f, g", 6, 90, 80, 3, "9.00", "ok", "")
+    for each in (old, row, late):
+        ledger.append(each, file)
+    assert ledger.read(file) == [old, row, late]
+    (line,) = ledger.report(ledger.read(file), ["f, g", "h"])[2:]
+    assert line == "| f, g | 2 | 100 | 4 | 1.5 s | 1.5 s | 1 |"
+
+
+def test_every_fault_of_the_ledger_is_one_that_can_be_done_again() -> None:
+    assert {row.fault for row in ledger.read() if row.protocol == ledger.PROTOCOL} <= set(FAULTS)
+
+
+# -- the points
+
+
+def test_every_named_point_is_a_method_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is wrapped, and its wrapper passes the point; the product is put back afterwards."""
+    for name, point in points.POINTS.items():
+        owner = points.owner_of(point)
+        method = point.method.partition(".")[2]
+        monkeypatch.setattr(owner, method, getattr(owner, method))
+        points.wrap(point, lambda _: None)
+        assert getattr(owner, method).__wrapped__, name
+
+
+# -- a short form of `make faults`
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    with Rig(tmp_path / "rig") as running:
+        yield running
+
+
+@pytest.mark.apache
+def test_nothing_is_lost_or_counted_twice_under_a_few_faults(
+    rig: Rig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """HEADWATER_TEST_SEED repeats a run."""
+    seed = int(os.environ.get("HEADWATER_TEST_SEED", random.SystemRandom().randrange(10**6)))
+    for number, name in enumerate(SHORT):
+        began = time.monotonic()
+        outcome = run_once(rig, FAULTS[name], seed, f"t{number}")
+        with capsys.disabled():
+            print(
+                f"\n{name}, seed {seed}: {outcome.acknowledged} calls, {outcome.injected} injected, "
+                f"recovery {outcome.recovery_s or -1:.1f} s, took {time.monotonic() - began:.0f} s"
+            )
+        assert outcome.violations == ()
