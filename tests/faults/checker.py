@@ -221,21 +221,22 @@ def judge(truth: Truth, seen: Seen) -> list[Violation]:
 
 def _ids(truth: Truth, facts: Iterable[Mapping[str, Any]]) -> tuple[Counter[int], list[str]]:
     """How often each call has a fact, and the facts that belong to no call."""
-    by_amount, by_time = {}, {}
+    by_amount: dict[int, int] = {}
+    by_time: dict[int, int] = {}
     for id_, call in (truth.calls | truth.unknown).items():
         if call["amount_micro"]:
             by_amount[call["amount_micro"]] = id_
         else:
             by_time[call["occurred_at_ms"]] = id_
     times: Counter[int] = Counter()
-    strangers = []
+    strangers: list[str] = []
     for fact in facts:
         amount, at_ms = int(fact["amount_micro"]), int(fact["at_ms"])
-        id_ = by_amount.get(amount) if amount else by_time.get(at_ms)
-        if id_ is None:
+        of_call = by_amount.get(amount) if amount else by_time.get(at_ms)
+        if of_call is None:
             strangers.append(f"amount {amount}, time {at_ms}")
         else:
-            times[id_] += 1
+            times[of_call] += 1
     return times, strangers
 
 

@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 PROTOCOL = 1
 FILE = Path(__file__).with_name("ledger.csv")
@@ -40,10 +41,12 @@ def read(file: Path = FILE) -> list[Row]:
     if not file.exists():
         return []
     with file.open(encoding="utf-8", newline="") as lines:
-        return [
-            Row(**{name: int(text) if name in NUMBERS else text for name, text in line.items()})
-            for line in csv.DictReader(lines)
-        ]
+        return [_row(line) for line in csv.DictReader(lines)]
+
+
+def _row(line: dict[str, str]) -> Row:
+    values: dict[str, Any] = line | {name: int(line[name]) for name in NUMBERS}
+    return Row(**values)
 
 
 def append(row: Row, file: Path = FILE) -> None:

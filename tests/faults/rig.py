@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from headwater.keys import provide_keys, write_private
 from headwater.roles import prepare_stores
@@ -179,9 +179,9 @@ class Rig:
         url = self.settings.redis.url if server == "redis" else self.settings.clickhouse.url
         return url.partition("://")[2].partition("/")[0]
 
-    def _settings_of(self, name: str, role: str, instance_id: str) -> dict[str, object]:
+    def _settings_of(self, name: str, role: str, instance_id: str) -> dict[str, dict[str, Any]]:
         """The settings of one part: its port, its name for good, and its way to each server."""
-        values = json.loads(self.settings.model_dump_json())
+        values: dict[str, dict[str, Any]] = json.loads(self.settings.model_dump_json())
         values["kafka"]["instance_id"] = instance_id
         values["http"]["port"] = self._ports.get(name, 0)
         for server, section, key in (

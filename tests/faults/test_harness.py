@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults import checker, ledger, points
 from tests.faults.checker import Seen, Truth, judge, read_history
 from tests.faults.faults import FAULTS
-from tests.faults.loads import PLAIN, make_calls
+from tests.faults.loads import PLAIN, Call, make_calls
 from tests.faults.one_run import run_once
 from tests.faults.rig import Rig
 
@@ -49,14 +50,14 @@ def truth(tmp_path: Path) -> Truth:
 _requests = make_calls(PLAIN, "r", random.Random(5))
 
 
-def _new_calls() -> list[object]:
+def _new_calls() -> list[Call]:
     return next(calls for calls, is_copy in _requests if not is_copy)
 
 
 def shown(truth: Truth) -> Seen:
     """What Headwater shows when all is well; written by hand, not taken from the checker's sums."""
     seen = Seen(recovery_s=2.0)
-    people: dict[str, list[dict[str, object]]] = {}
+    people: dict[str, list[dict[str, Any]]] = {}
     for offset, call in enumerate(truth.calls.values()):
         metric = checker.METRICS[call["event"]]
         seen.facts.append(
@@ -98,13 +99,13 @@ def shown(truth: Truth) -> Seen:
     return seen
 
 
-def _row(call: dict[str, object], metric: str, currency: str, value: object) -> dict[str, object]:
+def _row(call: dict[str, Any], metric: str, currency: str, value: object) -> dict[str, Any]:
     minute_s = int(str(call["occurred_at_ms"])) // 60_000 * 60
     at = {"campaign_id": call["campaign"], "metric": metric, "currency": currency}
     return {**at, "minute_s": minute_s, "kp": 0, "value": str(value)}
 
 
-def _rejection(**where: object) -> dict[str, object]:
+def _rejection(**where: object) -> dict[str, Any]:
     nowhere = {"topic": None, "partition": None, "offset": None, "message_id": None}
     return {**nowhere, "reason": "wrong", "path": "$", "expected": "right", **where}
 
