@@ -175,10 +175,13 @@ controlled.shutdown.enable=true
     return path
 
 
-def format_once(java: Path, jars: Path, properties: Path, log_directory: Path) -> None:
+def format_once(
+    java: Path, jars: Path, properties: Path, log_directory: Path, *, cluster_id: str | None = None
+) -> None:
     """Give an empty log directory its cluster id; one that has it is left as it is.
 
-    Raises SettingInvalid with the tool's last words if it cannot.
+    A broker alone gets a new id; those of one cluster are given theirs (`new_cluster_id`). Raises
+    SettingInvalid with the tool's last words if it cannot.
     """
     if (log_directory / "meta.properties").exists():
         return
@@ -188,7 +191,8 @@ def format_once(java: Path, jars: Path, properties: Path, log_directory: Path) -
         [
             *(str(java), "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
             *_classes(jars),
-            *("kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(properties)),
+            *("kafka.tools.StorageTool", "format", "-t", cluster_id or new_cluster_id()),
+            *("-c", str(properties)),
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -200,10 +204,11 @@ def format_once(java: Path, jars: Path, properties: Path, log_directory: Path) -
         raise SettingInvalid(f"Apache Kafka could not format its log: {_last_words(done.stdout)}")
 
 
-def broker_command(java: Path, jars: Path, properties: Path) -> list[str]:
+def broker_command(java: Path, jars: Path, properties: Path, *, heap_mb: int = 512) -> list[str]:
     """The command that is the broker; SIGTERM stops it cleanly."""
     return [
-        *(str(java), "-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError"),
+        *(str(java), "-Xms128m", f"-Xmx{heap_mb}m", "-XX:+UseSerialGC"),
+        "-XX:+ExitOnOutOfMemoryError",
         *("-Djava.awt.headless=true", *_classes(jars)),
         *("kafka.Kafka", str(properties)),
     ]
@@ -213,7 +218,8 @@ def _classes(jars: Path) -> list[str]:
     return [f"-Dlog4j2.configurationFile={_LOG_SETTINGS}", "-cp", f"{jars}/*"]
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
+    """An id that no other cluster has, as Kafka writes them."""
     while True:
         made = urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
         # The tool would take a leading dash for an option.

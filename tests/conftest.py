@@ -23,6 +23,7 @@ from clickhouse_connect.driver.client import Client
 
 from runtime import apache_kafka
 from runtime.embedded import Choice, EmbeddedStack, Wanted
+from tests.kafka_cluster import KafkaCluster
 
 FreshName = Callable[[str], str]
 
@@ -57,6 +58,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = _reasons()
     out: list[pytest.Item] = []
     for item in items:
+        if "kafka_cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker("apache")
         lacking = next((mark for mark in reasons if item.get_closest_marker(mark)), None)
         if lacking is not None:
             _left_out[lacking, reasons[lacking]] += 1
@@ -99,6 +102,13 @@ def broker_kind(broker_stack: EmbeddedStack) -> Literal["apache", "trial"]:
     """Which broker `kafka` is."""
     assert broker_stack.broker_kind != "external"
     return broker_stack.broker_kind
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaCluster]:
+    """Three Apache Kafka brokers, for tests that leave them whole."""
+    with KafkaCluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
