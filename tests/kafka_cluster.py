@@ -211,7 +211,7 @@ class KafkaCluster:
 
     def leader_of(self, topic: str, partition: int) -> int:
         """The broker that takes the writes of a partition now; -1 if none does."""
-        return self._partition(topic, partition).leader
+        return int(self._partition(topic, partition).leader)
 
     def in_sync(self, topic: str, partition: int) -> list[int]:
         """The brokers that have everything that is acknowledged of a partition."""
