@@ -10,6 +10,7 @@ _argv, sys.argv = sys.argv, sys.argv[:1]
 try:
     import aiokafka
     import faust
+    from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
     from aiokafka.coordinator.assignors.range import RangePartitionAssignor
     from aiokafka.errors import KafkaError
     from faust.events import Event
@@ -23,7 +24,10 @@ __all__ = [
     "TP",
     "ConsumerMessage",
     "Event",
+    "FetchResult",
+    "Fetcher",
     "KafkaError",
+    "PartitionRecords",
     "RangePartitionAssignor",
     "Topic",
     "aiokafka",

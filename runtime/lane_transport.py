@@ -18,10 +18,10 @@ from runtime.guarded_faust import (
     ConsumerMessage,
     KafkaError,
     RangePartitionAssignor,
-    aiokafka,
     driver,
 )
 from runtime.lanes import Batch, LaneLike, OpenLane
+from runtime.plain_records import PlainConsumer
 from runtime.transactions import fault_name
 from schemas.errors import StoreRefused
 
@@ -62,7 +62,7 @@ class LaneThread(driver.AIOKafkaConsumerThread):
         conf = self.app.conf
         # Range keeps partition p of all inputs together; round robin can split a lane.
         self._assignor = RangePartitionAssignor
-        return aiokafka.AIOKafkaConsumer(
+        return PlainConsumer(
             client_id=conf.broker_client_id,
             group_id=conf.id,
             group_instance_id=conf.consumer_group_instance_id,

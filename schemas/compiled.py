@@ -10,64 +10,12 @@ Tests hold every record equal to fastavro, byte for byte and value for value.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from schemas.varints import HIGH_OF_TIME, SHORT, read_long, read_size, read_time, write_long
+
 Reader = Callable[[bytes, int], tuple[Any, int]]
 """(bytes, start) -> (struct, index after it). May raise IndexError, ValueError on bad bytes."""
 
 Writer = Callable[[Any], bytes]
-
-# Varints by tables, fourteen bits at a time: a time in ms is three look-ups instead of six turns.
-_LOW_BITS = 14
-_LOW = (1 << _LOW_BITS) - 1
-_END = [bytes([n]) if n < 128 else bytes([n & 127 | 128, n >> 7]) for n in range(_LOW + 1)]
-_MORE = [bytes([n & 127 | 128, n >> 7 | 128]) for n in range(_LOW + 1)]
-
-
-def write_long(value: int) -> bytes:
-    """Zigzag varint of a signed 64-bit integer (Avro 1.12, "Primitive Types")."""
-    n = value << 1 if value >= 0 else ~(value << 1)
-    if n <= _LOW:
-        return _END[n]
-    high = n >> 14
-    if high <= _LOW:
-        return _MORE[n & _LOW] + _END[high]
-    out = _MORE[n & _LOW] + _MORE[high & _LOW]
-    high >>= 14
-    while high > _LOW:
-        out += _MORE[high & _LOW]
-        high >>= 14
-    return out + _END[high]
-
-
-def read_long(data: bytes, at: int) -> tuple[int, int]:
-    """The zigzag varint at `at`, and the index after it. ValueError when it has over 64 bits."""
-    byte = data[at]
-    at += 1
-    n = byte & 127
-    shift = 7
-    while byte > 127:
-        if shift > 63:
-            raise ValueError("an integer of more than 64 bits")
-        byte = data[at]
-        at += 1
-        n |= (byte & 127) << shift
-        shift += 7
-    if n >> 64:  # ten bytes hold up to seventy bits
-        raise ValueError("an integer of more than 64 bits")
-    return (n >> 1) ^ -(n & 1), at
-
-
-def read_size(data: bytes, at: int) -> tuple[int, int]:
-    """A length or block count; ValueError when negative or beyond the data (no endless loops)."""
-    n, at = read_long(data, at)
-    if n < 0 or n > len(data):
-        raise ValueError("a length outside the record")
-    return n, at
-
-
-def write_text(value: str) -> bytes:
-    """An Avro string."""
-    raw = value.encode()
-    return write_long(len(raw)) + raw
 
 
 class _Source:
@@ -121,14 +69,17 @@ class Compiler:
         scope: dict[str, Any] = {
             "read_long": read_long,
             "read_size": read_size,
-            "short_of_six": bytes(6),
+            "read_time": read_time,
+            "high_of_time": HIGH_OF_TIME,
+            "short_of_five": bytes(5),
             **{f"new_{name}": cls for name, cls in self._structs.items()},
         }
         exec("\n".join(source.lines), scope)  # noqa: S102  generated from our own committed schemas
         reader: Reader = scope["read"]
         return reader
 
-    def _read(self, out: _Source, depth: int, schema: Any) -> str:
+    def _read(self, out: _Source, depth: int, schema: Any, name: str = "") -> str:
+        """Write the lines that read `schema`, of the field `name`; the variable that holds it."""
         schema = self._resolve(schema)
         x = out.fresh("x")
         if isinstance(schema, list):
@@ -137,7 +88,7 @@ class Compiler:
             out.add(depth + 1, f"i += 1; {x} = None")
             out.add(depth, "elif v[i] == 2:")
             out.add(depth + 1, "i += 1")
-            inner = self._read(out, depth + 1, schema[1])
+            inner = self._read(out, depth + 1, schema[1], name)
             out.add(depth + 1, f"{x} = {inner}")
             out.add(depth, "else:")
             out.add(depth + 1, "raise ValueError('a union branch that does not exist')")
@@ -145,17 +96,16 @@ class Compiler:
         kind = schema["type"] if isinstance(schema, dict) else schema
         if kind == "record":
             parts = [
-                self._read_time(out, depth)
-                if field["name"].endswith("_ms") and field["type"] == "long"
-                else self._read(out, depth, field["type"])
-                for field in schema["fields"]
+                self._read(out, depth, field["type"], field["name"]) for field in schema["fields"]
             ]
-            name = schema["name"].rsplit(".", 1)[-1]
-            out.add(depth, f"{x} = new_{name}({', '.join(parts)})")
+            struct = schema["name"].rsplit(".", 1)[-1]
+            out.add(depth, f"{x} = new_{struct}({', '.join(parts)})")
         elif kind == "fixed":
             out.add(depth, f"{x} = v[i:i + {schema['size']}]; i += {schema['size']}")
         elif kind in ("bytes", "string"):
             self._read_sized(out, depth, x, kind)
+        elif kind == "long" and name.endswith("_ms"):
+            self._read_time(out, depth, x)
         elif kind in ("int", "long"):
             self._read_number(out, depth, x, kind)
         elif kind == "boolean":
@@ -181,24 +131,29 @@ class Compiler:
         out.add(depth, "n = v[i]")
         out.add(depth, "if n < 128:")  # flags, counts, nulls: one byte
         out.add(depth + 1, f"{x} = (n >> 1) ^ -(n & 1); i += 1")
+        if kind == "long":
+            out.add(depth, "else:")
+            out.add(depth + 1, f"{x}, i = read_long(v, i)")
+            return
+        # A digest fills its 32 bits, five bytes, fifteen times of sixteen. The four continuation
+        # bits are known to be set, so one subtraction takes them off.
         out.add(depth, "else:")
-        out.add(depth + 1, f"{x}, i = read_long(v, i)")
-        if kind == "int":
-            out.add(depth + 1, f"if not {-(1 << 31)} <= {x} < {1 << 31}:")
-            out.add(depth + 2, "raise ValueError('an int of more than 32 bits')")
+        out.add(depth + 1, "a, b, c, d, e = v[i:i + 5] if len(v) - i > 4 else short_of_five")
+        out.add(depth + 1, "if e < 16 and a > 127 and b > 127 and c > 127 and d > 127:")
+        out.add(depth + 2, "n = a + (b << 7) + (c << 14) + (d << 21) + (e << 28)")
+        out.add(depth + 2, f"n -= {sum(128 << 7 * at for at in range(4))}; i += 5")
+        out.add(depth + 2, f"{x} = n >> 1 ^ -(n & 1)")
+        out.add(depth + 1, "else:")
+        out.add(depth + 2, f"{x}, i = read_long(v, i)")
+        out.add(depth + 2, f"if not {-(1 << 31)} <= {x} < {1 << 31}:")
+        out.add(depth + 3, "raise ValueError('an int of more than 32 bits')")
 
-    def _read_time(self, out: _Source, depth: int) -> str:
-        # Six bytes from 1987 to 2039: unrolled. The five continuation bits are known to be set, so
-        # one subtraction takes them off.
-        x = out.fresh("x")
-        out.add(depth, "a, b, c, d, e, f = v[i:i + 6] if len(v) - i > 5 else short_of_six")
-        out.add(depth, "if f < 128 and a > 127 and b > 127 and c > 127 and d > 127 and e > 127:")
-        out.add(depth + 1, "n = a + (b << 7) + (c << 14) + (d << 21) + (e << 28) + (f << 35)")
-        out.add(depth + 1, f"n -= {sum(128 << 7 * at for at in range(5))}; i += 6")
-        out.add(depth + 1, f"{x} = n >> 1 ^ -(n & 1)")
+    def _read_time(self, out: _Source, depth: int, x: str) -> None:
+        out.add(depth, "n = high_of_time.get(v[i + 2:i + 6])")
+        out.add(depth, "if n is not None and (a := v[i]) > 127 and (b := v[i + 1]) > 127:")
+        out.add(depth + 1, f"n += a + (b << 7); {x} = n >> 1 ^ -(n & 1); i += 6")
         out.add(depth, "else:")
-        out.add(depth + 1, f"{x}, i = read_long(v, i)")
-        return x
+        out.add(depth + 1, f"{x}, i = read_time(v, i)")
 
     def _read_array(self, out: _Source, depth: int, x: str, items: Any) -> None:
         count, item = out.fresh("c"), out.fresh("k")
@@ -225,7 +180,7 @@ class Compiler:
         source.add(0, "def write(r):")
         parts = self._write_fields(source, 1, {**schema, "fields": schema["fields"][part]}, "r")
         source.add(1, f"return b''.join(({', '.join(parts)},))")
-        scope: dict[str, Any] = {"write_long": write_long, "short": _END}
+        scope: dict[str, Any] = {"write_long": write_long, "short": SHORT}
         exec("\n".join(source.lines), scope)  # noqa: S102  generated from our own committed schemas
         writer: Writer = scope["write"]
         return writer

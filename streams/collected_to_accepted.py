@@ -10,9 +10,9 @@ from typing import Any
 
 from runtime.metrics import counter
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES, Malformed
-from schemas.compiled import write_long, write_text
 from schemas.events import VisitChange
 from schemas.partitioning import partition_of
+from schemas.varints import write_long, write_text
 from streams.lane import Lane
 from streams.rules.admit import admit
 from streams.rules.outcomes import (

@@ -13,6 +13,7 @@ from schemas.subjects import Sightings
 from streams.rules.outcomes import DUPLICATE, Duplicate, Refused
 
 _SIGHTING = struct.Struct(">16sqi")
+_pack = _SIGHTING.pack
 _DIGEST_BITS = 32
 _DIGEST_MASK = (1 << _DIGEST_BITS) - 1
 
@@ -26,14 +27,22 @@ REUSED = Refused(
 class Memory:
     """The event ids of one lane within the window, and which transaction wrote them down."""
 
-    __slots__ = ("_chunks", "_fresh", "_seen", "newest_received_at_ms", "window_ms")
+    __slots__ = (
+        "_chunks",
+        "_fresh",
+        "_fresh_newest_ms",
+        "_seen",
+        "newest_received_at_ms",
+        "window_ms",
+    )
 
     def __init__(self, window_ms: int) -> None:
         self.window_ms = window_ms
         self.newest_received_at_ms = 0
         self._seen: dict[bytes, int] = {}  # event_id -> received_at_ms << 32 | digest
-        self._fresh: list[bytes] = []
-        self._chunks: deque[tuple[int, int, list[bytes]]] = deque()  # seq, newest ms, ids
+        self._fresh: list[bytes] = []  # packed sightings, to be written
+        self._fresh_newest_ms = 0
+        self._chunks: deque[tuple[int, int, bytes]] = deque()  # seq, newest ms, packed sightings
 
     def __len__(self) -> int:
         return len(self._seen)
@@ -46,28 +55,23 @@ class Memory:
         if before is not None and received_at_ms - (before >> _DIGEST_BITS) <= self.window_ms:
             same = before & _DIGEST_MASK == event.body_digest & _DIGEST_MASK
             return DUPLICATE if same else REUSED
-        self._seen[event_id] = received_at_ms << _DIGEST_BITS | event.body_digest & _DIGEST_MASK
-        self._fresh.append(event_id)
-        if received_at_ms > self.newest_received_at_ms:
-            self.newest_received_at_ms = received_at_ms
+        digest = event.body_digest
+        self._seen[event_id] = received_at_ms << _DIGEST_BITS | digest & _DIGEST_MASK
+        self._fresh.append(_pack(event_id, received_at_ms, digest))
+        if received_at_ms > self._fresh_newest_ms:
+            self._fresh_newest_ms = received_at_ms
+            if received_at_ms > self.newest_received_at_ms:
+                self.newest_received_at_ms = received_at_ms
         return None
 
     def take_fresh(self, seq: int) -> Sightings | None:
         """What was first seen since the last call, to be written by transaction `seq`."""
         if not self._fresh:
             return None
-        ids, self._fresh = self._fresh, []
-        seen, newest_ms, packed = self._seen, 0, []
-        for event_id in ids:
-            sighting = seen[event_id]
-            received_at_ms = sighting >> _DIGEST_BITS
-            newest_ms = max(newest_ms, received_at_ms)
-            digest = sighting & _DIGEST_MASK
-            packed.append(
-                _SIGHTING.pack(event_id, received_at_ms, digest - (digest >> 31 << _DIGEST_BITS))
-            )
-        self._chunks.append((seq, newest_ms, ids))
-        return Sightings(newest_ms, b"".join(packed))
+        sightings = Sightings(self._fresh_newest_ms, b"".join(self._fresh))
+        self._fresh, self._fresh_newest_ms = [], 0
+        self._chunks.append((seq, sightings.newest_received_at_ms, sightings.ids))
+        return sightings
 
     def forget_expired(self, now_ms: int) -> list[int]:
         """Drop what is older than the window; the transactions whose records may go.
@@ -78,9 +82,9 @@ class Memory:
         oldest_ms = min(self.newest_received_at_ms, now_ms) - self.window_ms
         expired = []
         while self._chunks and self._chunks[0][1] < oldest_ms:
-            seq, _, ids = self._chunks.popleft()
+            seq, _, packed = self._chunks.popleft()
             expired.append(seq)
-            for event_id in ids:
+            for event_id, _, _ in _SIGHTING.iter_unpack(packed):
                 sighting = self._seen.get(event_id)
                 # A copy after the window was counted again and stands in a later chunk.
                 if sighting is not None and sighting >> _DIGEST_BITS < oldest_ms:
@@ -89,8 +93,6 @@ class Memory:
 
     def restore(self, seq: int, sightings: Sightings) -> None:
         """Remember what transaction `seq` wrote; called in the order of seq."""
-        ids = []
         for event_id, received_at_ms, digest in _SIGHTING.iter_unpack(sightings.ids):
             self._seen[event_id] = received_at_ms << _DIGEST_BITS | digest & _DIGEST_MASK
-            ids.append(event_id)
-        self._chunks.append((seq, sightings.newest_received_at_ms, ids))
+        self._chunks.append((seq, sightings.newest_received_at_ms, sightings.ids))

@@ -7,8 +7,8 @@ change quickly. A rule may change the person it was handed, in place, and nothin
 import struct
 
 from schemas.codec import SUBJECT
-from schemas.compiled import write_long, write_text
 from schemas.subjects import Consent, Money, Subject, Trait
+from schemas.varints import write_long, write_text, write_time
 
 _VISIT = struct.Struct(">qq16sH")
 VISIT_BYTES = _VISIT.size
@@ -81,9 +81,12 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
-_ONE = write_long(1)
-_ONE_VISIT = write_long(_VISIT.size)
-_END = write_long(0)
+_pack_visit = _VISIT.pack
+_HEADER = SUBJECT.header
+_NOT_ERASED = b"\x00"
+# What stands around the one visit that most people have, by its campaign: campaigns repeat.
+_around_one_visit: dict[str, bytes] = {}
+_MOST_CAMPAIGNS = 10_000
 
 
 def write_person(person: Person) -> bytes:
@@ -94,42 +97,48 @@ def write_person(person: Person) -> bytes:
     """
     if person.erased_at_ms is not None:
         return SUBJECT.encode(person_to_subject(person))
-    if person.settled is None:
-        person.settled = _write_settled(person_to_subject(person))
+    settled = person.settled
+    if settled is None:
+        settled = person.settled = _write_settled(person_to_subject(person))
     visits = person.visits
     if len(visits) == 1:
         visit = visits[0]
-        seen = (
-            _ONE,
-            write_text(visit.campaign_id),
-            _END,
-            _ONE_VISIT,
-            _VISIT.pack(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0),
-        )
+        around = _around_one_visit.get(visit.campaign_id) or _around_visit_of(visit.campaign_id)
+        seen = around + _pack_visit(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0)
     else:
-        campaigns, packed = _pack_visits(visits)
-        names = [write_text(name) for name in campaigns]
-        seen = (
-            write_long(len(names)) + b"".join(names) if names else b"",
-            _END,
-            write_long(len(packed)),
-            packed,
-            b"",
-        )
+        seen = _visits_as_written(visits)
     record = b"".join(
         (
-            SUBJECT.header,
+            _HEADER,
             person.pid,
-            b"\x00",
-            write_long(person.first_seen_ms),
-            write_long(person.last_seen_ms),
+            _NOT_ERASED,
+            write_time(person.first_seen_ms),
+            write_time(person.last_seen_ms),
             write_long(person.events),
-            person.settled,
-            *seen,
+            settled,
+            seen,
         )
     )
     person.size = len(record)
     return record
+
+
+def _around_visit_of(campaign_id: str) -> bytes:
+    """An array of one campaign, and the size of one packed visit."""
+    around = b"".join(
+        (write_long(1), write_text(campaign_id), write_long(0), write_long(VISIT_BYTES))
+    )
+    if len(_around_one_visit) >= _MOST_CAMPAIGNS:
+        _around_one_visit.clear()
+    _around_one_visit[campaign_id] = around
+    return around
+
+
+def _visits_as_written(visits: list[Visit]) -> bytes:
+    campaigns, packed = _pack_visits(visits)
+    names = [write_text(name) for name in campaigns]
+    block = write_long(len(names)) + b"".join(names) if names else b""
+    return b"".join((block, write_long(0), write_long(len(packed)), packed))
 
 
 def read_person(record: bytes) -> Person:

@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from runtime import batches, lane_transport
+from runtime import batches, lane_transport, plain_records
 
 sys_argv = sys.argv
 import aiokafka  # noqa: E402
 from aiokafka.consumer import subscription_state  # noqa: E402
-from aiokafka.consumer.fetcher import Fetcher  # noqa: E402
+from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords  # noqa: E402
+from aiokafka.structs import ConsumerRecord  # noqa: E402
 from faust import App  # noqa: E402
 from faust.tables.recovery import Recovery  # noqa: E402
 from faust.topics import Topic  # noqa: E402
@@ -57,6 +58,9 @@ OVERRIDDEN: list[tuple[type, str, list[str]]] = [
     (Topic, "decode", ["self", "message", "propagate"]),
     (App, "_new_transport", ["self"]),
     (App, "crash", ["self", "reason"]),
+    (aiokafka.AIOKafkaConsumer, "start", ["self"]),
+    (Fetcher, "_proc_fetch_request", ["self", "assignment", "node_id", "request"]),
+    (PartitionRecords, "_consumer_record", ["self", "tp", "record"]),
 ]
 
 OURS: dict[type, type] = {
@@ -64,6 +68,9 @@ OURS: dict[type, type] = {
     driver.Consumer: lane_transport.LaneConsumer,
     Topic: batches.BatchTopic,
     App: batches.BatchApp,
+    aiokafka.AIOKafkaConsumer: plain_records.PlainConsumer,
+    Fetcher: plain_records.PlainFetcher,
+    PartitionRecords: plain_records.PlainRecords,
 }
 
 
@@ -140,12 +147,50 @@ def test_aiokafka_takes_every_option_that_we_set() -> None:
         node
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "AIOKafkaConsumer"
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "PlainConsumer"
     ]
     options = {keyword.arg for keyword in call.keywords}
     assert {"isolation_level", "auto_offset_reset", "enable_auto_commit"} <= options
     assert options <= inspect.signature(aiokafka.AIOKafkaConsumer.__init__).parameters.keys()
+
+
+def test_fetched_records_are_made_where_we_replace_them() -> None:
+    """And nowhere else, with everything that a replacement is made from."""
+    source = inspect.getsource(Fetcher)
+    assert source.count("PartitionRecords(") == source.count("FetchResult(") == 1
+    assert "self._records[tp] = FetchResult(" in inspect.getsource(Fetcher._proc_fetch_request)
+    assert {
+        *("_tp", "_records", "_aborted_transactions", "next_fetch_offset", "_check_crcs"),
+        "_isolation_level",
+    } <= assigned_names(PartitionRecords.__init__)
+    assert "_partition_records" in assigned_names(FetchResult.__init__)
+    # It reads nothing before it is asked, so nothing is lost when it is replaced.
+    assert inspect.isgeneratorfunction(PartitionRecords._unpack_records)
+    assert inspect.getsource(PartitionRecords).count("_consumer_record(") == 2
+
+
+def test_consumer_makes_one_fetcher_from_options_that_we_pass_too() -> None:
+    source = inspect.getsource(aiokafka.AIOKafkaConsumer.start)
+    assert source.count("Fetcher(") == 1
+    made = assigned_names(aiokafka.AIOKafkaConsumer.__init__)
+    tree = ast.parse(inspect.cleandoc("\n" + inspect.getsource(plain_records.PlainConsumer)))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {name for name in used if name.startswith("_")} <= made
+    # The two are the same but for the class and for what serves other needs than ours.
+    theirs = set(inspect.signature(Fetcher.__init__).parameters) - {"self"}
+    [call] = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "PlainFetcher"
+    ]
+    passed = {keyword.arg for keyword in call.keywords} | {"client", "subscriptions"}
+    assert theirs - passed == {
+        *("key_deserializer", "value_deserializer", "prefetch_backoff", "client_rack")
+    }
+    assert {"offset", "key", "value", "timestamp"} <= set(ConsumerRecord.__dataclass_fields__)
 
 
 def test_recovery_opens_lanes_before_it_seeks_and_seeks_before_the_flow() -> None:

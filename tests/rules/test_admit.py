@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES
-from schemas.compiled import write_long
 from schemas.events import NO_CAMPAIGN, Accepted, Collected, VisitChange
+from schemas.varints import write_long
 from streams.collected_to_accepted import _tail
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
