@@ -1,14 +1,15 @@
 """Does everything that Headwater shows follow from what was acknowledged, and nothing else?
 
 Shares no code with the product: it reads the file of history, ClickHouse by plain SQL over HTTP,
-and profiles and rejected events from the API, and counts for itself. It says
+profiles from the API, the explanations of what was set aside from the log, and counts for itself.
+It says
 
     L  an acknowledged input is missing, in facts, counters or a profile
     D  an input is counted twice, or something is counted that nobody sent
     P  progress did not resume in time after the fault was over
     R  an event that was set aside is not explained, or explained too often
 
-`python tests/faults/checker.py HISTORY ADDRESSES.json` checks one run by hand.
+`python -m tests.faults.checker HISTORY ADDRESSES.json` checks one run by hand.
 """
 
 import json
@@ -22,6 +23,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.faults.explanations import read_explanations
 
 ANSWER_WITHIN_S = 30
 RESUMES_WITHIN_S = 60.0
@@ -49,6 +52,8 @@ class Addresses:
     api_url: str
     key: str
     """API key of the role admin."""
+    kafka: str
+    """bootstrap.servers"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Truth:
     """A history, read."""
 
     run: str
+    explained_from: dict[int, int] = field(default_factory=dict)
+    """Partition of events.rejected -> its end before the run."""
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Acknowledged calls by id."""
     unknown: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -100,6 +107,7 @@ def read_history(path: Path) -> Truth:
         line = json.loads(text)
         if "run" in line:
             truth.run = line["run"]
+            truth.explained_from = {int(p): at for p, at in line["explained_from"].items()}
         elif line["via"] == "log":
             truth.poison[line["topic"], line["partition"], line["offset"]] = line["what"]
         elif line["outcome"] == "set aside":
@@ -119,7 +127,7 @@ def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen
         facts=read_facts(at, truth.run),
         counters=read_counters(at, truth.run),
         profiles={person: found for person in truth.people if (found := read_profile(at, person))},
-        rejected=_get(at, "/v1/events/rejected?limit=1000")["rejected"],
+        rejected=read_explanations(at.kafka, truth.explained_from),
         recovery_s=recovery_s,
     )
 
@@ -371,6 +379,8 @@ def _judge_rejected(truth: Truth, rejected: list[dict[str, Any]]) -> list[Violat
         if not 1 <= messages[message_id] <= sendings:
             text = f"broken call {message_id} sent {sendings} times, explained"
             found.append(Violation("R", f"{text} {messages[message_id]} times"))
+    for place in places.keys() - truth.poison.keys():
+        found.append(Violation("R", f"{place} was set aside, and nobody put it there to be"))
     for message_id in good & messages.keys():
         found.append(Violation("R", f"good call {message_id} was set aside"))
     return found

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.faults import explanations
 from tests.faults.loads import Call, Load, make_calls
 from tests.faults.poison import Poisoner
 from tests.faults.rig import Rig
@@ -77,7 +78,8 @@ class Sender:
         self._key = base64.b64encode(f"{self.rig.settings.http.keys['write']}:".encode()).decode()
         self._batches = make_calls(self.load, self.run, self._chance)
         self._poisoner = Poisoner(self.rig.settings, random.Random(self.seed + 1))
-        self.history.write({"run": self.run, "seed": self.seed, "load": self.load.name})
+        line: dict[str, Any] = {"run": self.run, "seed": self.seed, "load": self.load.name}
+        self.history.write(line | {"explained_from": explanations.ends(self.rig.kafka_address)})
 
     @contextmanager
     def flowing(self) -> Iterator[None]:

@@ -31,16 +31,17 @@ def _end_at_random(role: str, blow: str) -> Fault:
     return Fault(f"{blow} {role}", do)
 
 
-def _end_at_points(role: str) -> Fault:
+def end_at_points(role: str, count: int = POINTS_A_RUN) -> Fault:
+    """A role dies at `count` of its points, one after another; of several workers any."""
     names = sorted(name for name, point in POINTS.items() if point.role == role)
 
     def do(rig: Rig, chance: random.Random) -> int:
-        for name in chance.sample(names, min(POINTS_A_RUN, len(names))):
+        for name in chance.sample(names, count):
             delay_s = chance.uniform(0, 0.02)
             rig.arm(name, f"{delay_s:.4f} kill" if POINTS[name].moment == "within" else "kill")
             provoke(rig, name, chance)
             rig.wait_hit(name, PASSED_WITHIN_S)
-        return min(POINTS_A_RUN, len(names))
+        return count
 
     return Fault(f"kill -9 {role} at named points", do)
 
@@ -70,6 +71,6 @@ def _end_everything(rig: Rig, chance: random.Random) -> int:
 FAULTS = [
     *(_end_at_random(role, blow) for blow in ("kill -9", "SIGTERM")
       for role in ("collector", "streams", *SINKS, "api")),
-    *(_end_at_points(role) for role in ("collector", "streams", *SINKS)),
+    *(end_at_points(role) for role in ("collector", "streams", *SINKS)),
     Fault("kill -9 every role at once", _end_everything),
 ]  # fmt: skip

@@ -38,6 +38,7 @@ def addresses_of(rig: Rig) -> Addresses:
         rig.settings.clickhouse.database,
         rig.api_url,
         rig.settings.http.keys["admin"],
+        rig.kafka_address,
     )
 
 

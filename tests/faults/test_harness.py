@@ -13,21 +13,23 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.faults import checker, ledger, points
+from tests.faults import checker, explanations, ledger, points
 from tests.faults.checker import Seen, Truth, judge, read_history
 from tests.faults.faults import FAULTS
+from tests.faults.kill_faults import end_at_points
 from tests.faults.loads import PLAIN, Call, make_calls
 from tests.faults.one_run import run_once
 from tests.faults.rig import Rig
 
 SHORT = (
-    "kill -9 streams at named points",
-    "kill -9 accepted-to-clickhouse at named points",
-    "kill -9 every role at once",
+    end_at_points("streams", 2),
+    end_at_points("accepted-to-clickhouse", 1),
+    end_at_points("subjects-to-redis", 1),
 )
 
 
@@ -39,7 +41,7 @@ def truth(tmp_path: Path) -> Truth:
     """A history of sixty calls, some set aside, and three records of poison."""
     path = tmp_path / "history.jsonl"
     calls = [call for _ in range(3) for call in _new_calls()]
-    lines = [{"run": "r"}, *(call.line(1) for call in calls)]
+    lines = [{"run": "r", "explained_from": {"0": 0}}, *(call.line(1) for call in calls)]
     for offset in (3, 7, 9):
         place = {"topic": "events.collected", "partition": 1, "offset": offset}
         lines.append({"via": "log", "outcome": "set aside", "what": "null", **place})
@@ -161,6 +163,10 @@ SPOILT: dict[str, tuple[str, Callable[[Truth, Seen], object]]] = {
         lambda truth, seen: seen.rejected.append(dict(seen.rejected[-1])),
     ),
     "an explanation says nothing": ("R", lambda truth, seen: seen.rejected[0].update(reason="")),
+    "a good record is set aside": (
+        "R",
+        lambda truth, seen: seen.rejected.append(_rejection(topic="t", partition=0, offset=1)),
+    ),
     "a good call is set aside": ("R", _reject_good),
     "progress came late": ("P", lambda truth, seen: setattr(seen, "recovery_s", 61.0)),
     "progress never came": ("P", lambda truth, seen: setattr(seen, "recovery_s", None)),
@@ -189,21 +195,20 @@ def test_call_without_an_answer_may_count_once_or_not_at_all(truth: Truth) -> No
     assert "D" in {violation.kind for violation in judge(truth, counted)}
 
 
-def test_checker_imports_nothing_but_pythons_own_library() -> None:
-    tree = ast.parse(Path(checker.__file__).read_text("utf-8"))
+@pytest.mark.parametrize("module", [checker, explanations], ids=lambda module: module.__name__)
+def test_checker_shares_no_code_with_the_product(module: ModuleType) -> None:
+    assert module.__file__
+    tree = ast.parse(Path(module.__file__).read_text("utf-8"))
     imported = {
-        name.split(".")[0]
+        alias.name
         for node in ast.walk(tree)
-        for name in (
-            [alias.name for alias in node.names]
-            if isinstance(node, ast.Import)
-            else [node.module or "."]
-            if isinstance(node, ast.ImportFrom)
-            else []
-        )
-    }
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported
-    assert imported <= sys.stdlib_module_names
+    allowed = sys.stdlib_module_names | {"confluent_kafka"}
+    others = {name for name in imported if str(name).split(".")[0] not in allowed}
+    assert others <= {"tests.faults.explanations"}
 
 
 # -- the ledger
@@ -255,12 +260,12 @@ def test_nothing_is_lost_or_counted_twice_under_a_few_faults(
 ) -> None:
     """HEADWATER_TEST_SEED repeats a run."""
     seed = int(os.environ.get("HEADWATER_TEST_SEED", random.SystemRandom().randrange(10**6)))
-    for number, name in enumerate(SHORT):
+    for number, fault in enumerate(SHORT):
         began = time.monotonic()
-        outcome = run_once(rig, FAULTS[name], seed, f"t{number}")
+        outcome = run_once(rig, fault, seed, f"t{number}")
         with capsys.disabled():
             print(
-                f"\n{name}, seed {seed}: {outcome.acknowledged} calls, {outcome.injected} injected, "
+                f"\n{fault.name}, seed {seed}: {outcome.acknowledged} calls, {outcome.injected} injected, "
                 f"recovery {outcome.recovery_s or -1:.1f} s, took {time.monotonic() - began:.0f} s"
             )
         assert outcome.violations == ()
