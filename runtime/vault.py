@@ -6,10 +6,11 @@ this store can go from a pid to a person. A pid that reached the log and was the
 make its events unreadable for ever: so a new row is on disk (WAITAOF) before its pid is used.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import redis
 import redis.asyncio
@@ -43,9 +44,11 @@ _WAITAOF = ("WAITAOF", 1, 0, 4000)
 # The server is there but takes no writes now.
 _PASSING = ("OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY")
 
+C = TypeVar("C")
 
-class Vault:
-    """The vault over a blocking client; safe to share between threads.
+
+class _EitherVault(ABC, Generic[C]):
+    """What a vault is over a client of either kind: whatever needs no answer of the server.
 
     Every method raises StoreUnavailable while the server does not answer or takes no writes, and
     StoreRefused when it says no. `is_durable` of False gives up the promise on power cuts.
@@ -53,23 +56,14 @@ class Vault:
 
     def __init__(
         self,
-        client: "redis.Redis | str",
+        client: C | str,
         key_prefix: str,
         kek: bytes,
         pepper: bytes,
         *,
         is_durable: bool = True,
     ) -> None:
-        self._client = (
-            client
-            if not isinstance(client, str)
-            else redis.Redis.from_url(
-                client,
-                socket_timeout=ANSWER_WITHIN_S,
-                socket_connect_timeout=ANSWER_WITHIN_S,
-                retry=Retry(NoBackoff(), 1),
-            )
-        )
+        self._client = self._connect(client) if isinstance(client, str) else client
         self._prefix = key_prefix
         self._ring = KeyRing(kek, pepper)
         self._is_durable = is_durable
@@ -81,6 +75,41 @@ class Vault:
         chosen = settings.vault
         return cls(
             settings.vault_url, chosen.key_prefix, kek, pepper, is_durable=chosen.durable_writes
+        )
+
+    @staticmethod
+    @abstractmethod
+    def _connect(url: str) -> C:
+        """A client of the server at `url`, connected when first used."""
+
+    def _queue_write(self, script: str, args: Sequence[str | bytes]) -> Any:
+        """A pipeline whose answers `_written` understands."""
+        client: Any = self._client
+        pipe = client.pipeline(transaction=False)
+        pipe.eval(script, 0, *args)
+        if self._is_durable:
+            # In one pipeline, hence on one connection: WAITAOF waits for its own connection's
+            # writes.
+            pipe.execute_command(*_WAITAOF)
+        return pipe
+
+    def _written(self, answers: Sequence[Any]) -> Any:
+        """The script's answer, once what it wrote is as durable as promised."""
+        if self._is_durable:
+            require_durable(answers[1])
+        return answers[0]
+
+
+class Vault(_EitherVault["redis.Redis"]):
+    """The vault over a blocking client; safe to share between threads."""
+
+    @staticmethod
+    def _connect(url: str) -> "redis.Redis":
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=ANSWER_WITHIN_S,
+            socket_connect_timeout=ANSWER_WITHIN_S,
+            retry=Retry(NoBackoff(), 1),
         )
 
     def check(self) -> None:
@@ -145,40 +174,19 @@ class Vault:
         return answers
 
     def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
-        pipe: Any = self._client.pipeline(transaction=False)
-        pipe.eval(script, 0, *args)
-        if not self._is_durable:
-            return pipe.execute()[0]
-        # In one pipeline, hence on one connection: WAITAOF waits for its own connection's writes.
-        pipe.execute_command(*_WAITAOF)
-        answer, durable = pipe.execute()
-        require_durable(durable)
-        return answer
+        return self._written(self._queue_write(script, args).execute())
 
 
-class AsyncVault:
+class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
     """The vault for an event loop; methods as in Vault. Belongs to the loop that first uses it."""
 
-    def __init__(
-        self, url: str, key_prefix: str, kek: bytes, pepper: bytes, *, is_durable: bool = True
-    ) -> None:
-        self._client = redis.asyncio.Redis.from_url(
+    @staticmethod
+    def _connect(url: str) -> "redis.asyncio.Redis":
+        return redis.asyncio.Redis.from_url(
             url,
             socket_timeout=ANSWER_WITHIN_S,
             socket_connect_timeout=ANSWER_WITHIN_S,
             retry=AsyncRetry(NoBackoff(), 1),
-        )
-        self._prefix = key_prefix
-        self._ring = KeyRing(kek, pepper)
-        self._is_durable = is_durable
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
-        """As in Vault."""
-        kek, pepper = secrets_of(settings)
-        chosen = settings.vault
-        return cls(
-            settings.vault_url, chosen.key_prefix, kek, pepper, is_durable=chosen.durable_writes
         )
 
     async def check(self) -> None:
@@ -212,15 +220,7 @@ class AsyncVault:
         return answers
 
     async def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
-        pipe: Any = self._client.pipeline(transaction=False)
-        pipe.eval(script, 0, *args)
-        if not self._is_durable:
-            return (await pipe.execute())[0]
-        # As in Vault: one pipeline, one connection.
-        pipe.execute_command(*_WAITAOF)
-        answer, durable = await pipe.execute()
-        require_durable(durable)
-        return answer
+        return self._written(await self._queue_write(script, args).execute())
 
 
 def secrets_of(settings: Settings) -> tuple[bytes, bytes]:
