@@ -4,7 +4,7 @@ One typed list; a name that is not in it cannot be counted. Names and labels fol
 conventions. No label ever holds a value of a person.
 """
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -50,31 +50,28 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_http_answer_seconds": ("route",),
     "headwater_sink_batch_seconds": ("sink",),
 }
+M = TypeVar("M", Counter, Gauge, Histogram)
 _made: dict[str, Counter | Gauge | Histogram] = {}
 
 
 def counter(name: CounterName) -> Counter:
     """The counter of that name; the same one at every call."""
-    if name not in _made:
-        _made[name] = Counter(name, name.replace("_", " "), _LABELS[name])
-    found = _made[name]
-    assert isinstance(found, Counter)
-    return found
+    return _the(Counter, name)
 
 
 def gauge(name: GaugeName) -> Gauge:
     """The gauge of that name; the same one at every call."""
-    if name not in _made:
-        _made[name] = Gauge(name, name.replace("_", " "), _LABELS[name])
-    found = _made[name]
-    assert isinstance(found, Gauge)
-    return found
+    return _the(Gauge, name)
 
 
 def histogram(name: HistogramName) -> Histogram:
     """The histogram of that name; the same one at every call."""
+    return _the(Histogram, name)
+
+
+def _the(kind: type[M], name: str) -> M:
     if name not in _made:
-        _made[name] = Histogram(name, name.replace("_", " "), _LABELS[name])
+        _made[name] = kind(name, name.replace("_", " "), _LABELS[name])
     found = _made[name]
-    assert isinstance(found, Histogram)
+    assert isinstance(found, kind)
     return found
