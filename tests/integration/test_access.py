@@ -132,6 +132,7 @@ def test_readiness_names_the_parts_that_fail(served: Served) -> None:
 
 
 def test_metrics_count_answers_by_route_and_never_by_path(served: Served) -> None:
+    served.get("/healthz", role=None)
     served.get("/v1/profiles/user:somebody-secret")
     text = served.get("/metrics", "operator").text
     assert 'headwater_http_answers_total{route="/healthz",status="200"}' in text
