@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from runtime.clock import now_ms
 from runtime.logs import configure_logs
 from runtime.settings import Settings
 from schemas.errors import SettingInvalid
@@ -96,13 +95,11 @@ def run_process(
     elif name == "subjects-to-redis":
         from sinks.subjects_to_redis import run_subjects_to_redis
 
-        run_subjects_to_redis(settings, _stop_on_signal(), now_ms, member=member, on_ready=on_ready)
+        run_subjects_to_redis(settings, _stop_on_signal(), member=member, on_ready=on_ready)
     else:
         from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
 
-        run_accepted_to_clickhouse(
-            settings, _stop_on_signal(), now_ms, member=member, on_ready=on_ready
-        )
+        run_accepted_to_clickhouse(settings, _stop_on_signal(), member=member, on_ready=on_ready)
 
 
 def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:

@@ -11,18 +11,18 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from runtime.clock import ClockMs, now_ms
-from runtime.kafka_reader import Batch, KafkaReader
+from runtime.kafka_reader import Batch
 from runtime.logs import get_logger
-from runtime.metrics import counter, gauge, histogram
-from runtime.retry import Stopped, retry_in_place
+from runtime.metrics import counter
 from runtime.settings import Settings
 from schemas.codec import ACCEPTED, Malformed
 from schemas.errors import StoreRefused
 from schemas.events import Accepted
 from sinks.counter_store import SINK, CounterStore
+from sinks.group_sink import GroupSink
 from sinks.rules.counters import (
     Counter,
     CounterRow,
@@ -36,8 +36,6 @@ from sinks.rules.counters import (
     tally,
 )
 from sinks.rules.rows import CounterKey, Fact
-
-T = TypeVar("T")
 
 BATCH_RECORDS = 20_000
 BATCH_S = 0.2
@@ -77,12 +75,7 @@ def run_accepted_to_clickhouse(
     member: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Count until `stop` is set, then finish the batch in hand and leave.
-
-    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is called
-    once, when the partitions are ours and their positions are known. Raises StoreRefused
-    when only a person can help; a store that is away is waited for.
-    """
+    """Count until `stop` is set, then leave; see GroupSink, also for what it raises."""
     # A batch is 20,000 events of a few objects each, freed together: collecting at the default 700
     # walked them all again and again, for a third of the CPU.
     gc.set_threshold(*GC_THRESHOLDS)
@@ -95,7 +88,7 @@ def run_accepted_to_clickhouse(
         store.close()
 
 
-class AcceptedToClickHouse:
+class AcceptedToClickHouse(GroupSink):
     """The sink of one process: the prefixes of its partitions, and its loop."""
 
     def __init__(
@@ -107,33 +100,13 @@ class AcceptedToClickHouse:
         *,
         member: str | None = None,
     ) -> None:
-        self._topic = settings.topic_names.accepted
+        super().__init__(SINK, settings, settings.topic_names.accepted, stop, member=member)
         self._store = store
-        self._stop = stop
         self._clock = clock
         self._prefixes: dict[int, Prefix] = {}
-        self._reader = KafkaReader(
-            settings,
-            self._topic,
-            f"{settings.kafka.topic_prefix}{SINK}",
-            member=member,
-            on_lost=self._forget,
-        )
         self._written_at_s = 0.0
         self._stored: dict[int, int | None] = {}
         self._looked_at_s = time.monotonic()
-
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Until `stop`; see run_accepted_to_clickhouse."""
-        is_ready = False
-        try:
-            while not self._stop.is_set():
-                self.step()
-                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
-                    is_ready = True
-                    on_ready()
-        except Stopped:
-            get_logger().info("stopped_while_waiting", sink=SINK)
 
     def step(self) -> None:
         """Start new partitions, or count what has come."""
@@ -147,10 +120,6 @@ class AcceptedToClickHouse:
         if time.monotonic() - self._looked_at_s > LOOK_EVERY_S:
             # One that went back while nothing happened would wait for the next record to be seen.
             self._begin_again_if(self._retry(lambda: self._lost({}), "look for progress"))
-
-    def close(self) -> None:
-        """Leave the group."""
-        self._reader.close()
 
     def _start(self) -> None:
         partitions = self._reader.unstarted
@@ -203,13 +172,10 @@ class AcceptedToClickHouse:
         lost = self._retry(lambda: self._move(progress, at_ms), "insert progress")
         if self._begin_again_if(lost):
             return
-        for table, rows in (("facts", facts), ("counters", counters), ("progress", progress)):
-            counter("headwater_sink_rows_total").labels(SINK, table).inc(len(rows))
-        histogram("headwater_sink_batch_seconds").labels(SINK).observe(time.monotonic() - began_s)
         positions = {at.kp: at.next_offset for at in progress}
+        rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
+        self._measure(rows, positions, began_s)
         self._reader.commit(positions)
-        for kp, lag in self._reader.lag(positions).items():
-            gauge("headwater_sink_lag_records").labels(SINK, str(kp)).set(lag)
 
     def _move(self, progress: list[Progress], at_ms: int) -> list[int]:
         """Write `progress`, unless the store has lost some of what is before it: answer where."""
@@ -282,11 +248,6 @@ class AcceptedToClickHouse:
             )
         if done.repeats:
             counter("headwater_sink_tripwire_total").labels(SINK).inc(len(done.repeats))
-
-    def _retry(self, action: Callable[[], T], doing: str) -> T:
-        return retry_in_place(
-            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
-        )
 
     def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:

@@ -8,20 +8,15 @@ describes: a Redis that lost its newest writes, or stands in for another, has an
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import TypeVar
 
-from runtime.clock import ClockMs, now_ms
-from runtime.kafka_reader import Batch, KafkaReader
+from runtime.kafka_reader import Batch
 from runtime.logs import get_logger
-from runtime.metrics import counter, gauge, histogram
-from runtime.retry import Stopped, retry_in_place
 from runtime.settings import Settings
 from schemas.codec import SUBJECT, Malformed
 from schemas.errors import StoreRefused
 from schemas.subjects import PID_BYTES
+from sinks.group_sink import GroupSink
 from sinks.profile_store import ProfileStore, ProfileWrite
-
-T = TypeVar("T")
 
 SINK = "subjects-to-redis"
 BATCH_RECORDS = 10_000
@@ -37,18 +32,11 @@ REBUILD_PROFILES = 200_000
 def run_subjects_to_redis(
     settings: Settings,
     stop: threading.Event,
-    clock: ClockMs = now_ms,
     *,
     member: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write profiles until `stop` is set, then finish the batch in hand and leave.
-
-    `member` is this process's name for good, if it has one (see KafkaReader). `on_ready` is called
-    once, when the partitions are ours and their positions are known. Raises StoreRefused when only
-    a person can help; a store that is away is waited for. `clock` is not needed: versions are
-    offsets.
-    """
+    """Write profiles until `stop` is set, then leave; see GroupSink, also for what it raises."""
     sink = SubjectsToRedis(settings, stop, member=member)
     try:
         sink.run(on_ready)
@@ -56,7 +44,7 @@ def run_subjects_to_redis(
         sink.close()
 
 
-class SubjectsToRedis:
+class SubjectsToRedis(GroupSink):
     """The sink of one process."""
 
     def __init__(
@@ -66,35 +54,13 @@ class SubjectsToRedis:
         *,
         member: str | None = None,
     ) -> None:
-        self._topic = settings.topic_names.subjects
-        self._stop = stop
+        super().__init__(SINK, settings, settings.topic_names.subjects, stop, member=member)
         self._store = ProfileStore(settings, self._topic)
         self._positions: dict[int, int] = {}
         self._rebuilding: dict[int, int] = {}
         self._held: dict[int, dict[bytes, ProfileWrite]] = {}
         self._not_durable: set[int] = set()
         self._durable_at_s = time.monotonic()
-        self._reader = KafkaReader(
-            settings,
-            self._topic,
-            f"{settings.kafka.topic_prefix}{SINK}",
-            member=member,
-            on_lost=self._forget,
-        )
-
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Until `stop`; see run_subjects_to_redis."""
-        is_ready = False
-        try:
-            while not self._stop.is_set():
-                self.step()
-                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
-                    is_ready = True
-                    on_ready()
-            if self._not_durable:
-                self._make_durable()
-        except Stopped:
-            get_logger().info("stopped_while_waiting", sink=SINK)
 
     def step(self) -> None:
         """Start new partitions, or write what has come."""
@@ -108,9 +74,13 @@ class SubjectsToRedis:
             self._make_durable()
 
     def close(self) -> None:
-        """Leave the group."""
-        self._reader.close()
+        """Leave the group and the store."""
+        super().close()
         self._store.close()
+
+    def _finish(self) -> None:
+        if self._not_durable:
+            self._make_durable()
 
     def _start(self) -> None:
         partitions = self._reader.unstarted
@@ -154,10 +124,7 @@ class SubjectsToRedis:
             return
         self._positions |= {p: at for p, at in moves.items() if p in self._positions}
         self._not_durable |= set(moves)
-        counter("headwater_sink_rows_total").labels(SINK, "profiles").inc(len(writes))
-        histogram("headwater_sink_batch_seconds").labels(SINK).observe(time.monotonic() - began_s)
-        for p, lag in self._reader.lag(self._positions).items():
-            gauge("headwater_sink_lag_records").labels(SINK, str(p)).set(lag)
+        self._measure({"profiles": len(writes)}, self._positions, began_s)
 
     def _newest(self, batch: Batch) -> dict[bytes, ProfileWrite]:
         """The newest record of each person; the lanes' own records (cursor, sightings) left out."""
@@ -200,11 +167,6 @@ class SubjectsToRedis:
             "cursor_lost", sink=SINK, topic=self._topic, partitions=lost, doing="read again from it"
         )
         self._reader.restart()
-
-    def _retry(self, action: Callable[[], T], doing: str) -> T:
-        return retry_in_place(
-            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
-        )
 
     def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
