@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Self
 from uuid import uuid4
 
+from producers.known_vault import KnownVault
 from producers.rules.bodies import Body
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
@@ -20,10 +21,12 @@ from producers.rules.split import ClearNames
 from producers.rules.times import TimeLimits
 from runtime.clock import ClockMs, now_ms
 from runtime.deliveries import Deliveries, Record
+from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.settings import Settings, Source
 from runtime.vault import AsyncVault, Person, Suppressed, secrets_of
 from schemas.codec import COLLECTED, REJECTED
+from schemas.errors import StreamError
 from schemas.events import Collected, Rejected, SealedTrait
 
 DEFAULT_SOURCE = "default"
@@ -58,6 +61,7 @@ class Collector:
     ) -> None:
         self.clock = clock
         self._vault = vault
+        self._known_vault = KnownVault(settings, vault)
         self._deliveries = deliveries
         self._topics = settings.topic_names
         self._rules = CallRules(
@@ -87,9 +91,16 @@ class Collector:
         )
 
     async def start(self) -> None:
-        """Ready to take calls. Raises StoreRefused if the vault cannot keep its promise."""
+        """Ready to take calls. Raises StoreRefused if the vault cannot keep its promise.
+
+        One that was lost answers 503 to every call, until it is restored.
+        """
         await self._vault.check()
         self._deliveries.start()
+        try:
+            await self._known_vault.require()
+        except StreamError as error:
+            get_logger().error("vault_not_known", fault=str(error))
 
     async def close(self) -> None:
         """Everything that was acknowledged is safe, the rest is let go."""
@@ -100,6 +111,7 @@ class Collector:
     async def check(self) -> None:
         """Raise StoreUnavailable or StoreRefused, naming the part that cannot take calls now."""
         await self._vault.check()
+        await self._known_vault.require()
         await self._deliveries.check(self._topics.collected)
 
     def sender_of(self, write_key: str) -> Sender | None:
@@ -149,6 +161,7 @@ class Collector:
         """The events of all whose person was not erased, sealed, in the order of their calls."""
         if not checked:
             return []
+        await self._known_vault.require()
         identifiers = list(dict.fromkeys((call.id_type, call.external_id) for call in checked))
         people = dict(zip(identifiers, await self._vault.resolve(identifiers), strict=True))
         topic = self._topics.collected

@@ -22,11 +22,14 @@ FILL_STEP_S = 0.05
 CHUNK = 5000
 
 
-def log_ends(bootstrap_servers: str, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+def log_ends(
+    bootstrap_servers: str, topic: str, partitions: int, *, within_s: float = ANSWER_WITHIN_S
+) -> dict[int, tuple[int, int]]:
     """Partition -> (first offset, end), records of unfinished transactions included.
 
     A commit returns before its records may be read: whoever waits until the end of committed
-    records may see an end before what was just committed. Raises StoreUnavailable.
+    records may see an end before what was just committed. Raises StoreUnavailable when Kafka does
+    not answer `within_s` for each.
     """
     consumer = Consumer(
         {
@@ -37,7 +40,7 @@ def log_ends(bootstrap_servers: str, topic: str, partitions: int) -> dict[int, t
     )
     try:
         return {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), ANSWER_WITHIN_S)
+            p: consumer.get_watermark_offsets(TopicPartition(topic, p), within_s)
             for p in range(partitions)
         }
     except KafkaException as error:

@@ -3,12 +3,13 @@
 Producers resolve every identifier to a random pid and seal with that person's key before anything
 enters the log (runtime/vault_rows.py has the rows, runtime/sealing.py the keys). Nobody without
 this store can go from a pid to a person. A pid that reached the log and was then lost here would
-make its events unreadable for ever: so a new row is on disk (WAITAOF) before its pid is used.
+make its events unreadable for ever: so a new row is on disk (WAITAOF) before its pid is used, and a
+vault that is known by its mark refuses when it has lost rows instead of making them anew.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -16,12 +17,14 @@ import redis
 import redis.asyncio
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, BusyLoadingError, NoScriptError, ResponseError
+from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
 from runtime.sealing import IdType, KeyRing, Person, load_secret
 from runtime.settings import Settings
+from runtime.vault_faults import LOST, faults
 from runtime.vault_rows import (
+    BEGIN,
     RESOLVE,
     RESOLVE_SHA,
     SUPPRESS,
@@ -34,16 +37,13 @@ from runtime.vault_rows import (
     identified,
     require_durable,
 )
-from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
+from schemas.errors import SettingInvalid, StoreRefused
 
 __all__ = ["AsyncVault", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
 
 ANSWER_WITHIN_S = 5.0
 # Below ANSWER_WITHIN_S, so that a slow disk is heard of instead of guessed.
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
-# The server is there but takes no writes now.
-_PASSING = ("OOM", "READONLY", "MISCONF", "LOADING", "MASTERDOWN", "NOREPLICAS", "BUSY")
-
 C = TypeVar("C")
 
 
@@ -67,6 +67,8 @@ class _EitherVault(ABC, Generic[C]):
         self._prefix = key_prefix
         self._ring = KeyRing(kek, pepper)
         self._is_durable = is_durable
+        self._mark = b""
+        self._made = 0  # rows of this vault that were seen on disk
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -81,6 +83,19 @@ class _EitherVault(ABC, Generic[C]):
     @abstractmethod
     def _connect(url: str) -> C:
         """A client of the server at `url`, connected when first used."""
+
+    @property
+    def is_known(self) -> bool:
+        """True once a vault that has lost rows, or another, would be refused."""
+        return bool(self._mark)
+
+    def _batch(self, identifiers: Sequence[Identifier]) -> Batch:
+        return Batch(self._ring, self._prefix, identifiers, self._mark, self._made)
+
+    def _note_create(self, batch: Batch, answers: Answers) -> None:
+        made = batch.note_create(answers)
+        if self._is_durable:
+            self._made = max(self._made, made)
 
     def _queue_write(self, script: str, args: Sequence[str | bytes]) -> Any:
         """A pipeline whose answers `_written` understands."""
@@ -123,15 +138,15 @@ class Vault(_EitherVault["redis.Redis"]):
     def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
         """The person behind each identifier, in order: a Person, made and durable where new, or
         Suppressed."""
-        batch = Batch(self._ring, self._prefix, identifiers)
+        batch = self._batch(identifiers)
         with faults():
             if batch.note_look_up(self._look_up(batch)):
-                batch.note_create(self._write(RESOLVE, batch.create()))
+                self._note_create(batch, self._write(RESOLVE, batch.create()))
         return batch.resolved
 
     def lookup(self, id_type: IdType, external_id: str) -> Person | None:
         """The person behind an identifier; None when unknown or erased. Creates nothing."""
-        batch = Batch(self._ring, self._prefix, [(id_type, external_id)])
+        batch = self._batch([(id_type, external_id)])
         with faults():
             batch.note_look_up(self._look_up(batch))
         found = batch.found[0]
@@ -190,19 +205,36 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
         )
 
     async def check(self) -> None:
-        """As in Vault."""
+        """As in Vault; and the vault is known afterwards if it has a mark. Raises StoreRefused if
+        it has no more the one that it was known by."""
         run: Callable[..., Awaitable[Any]] = self._client.execute_command
         with faults():
-            await run("PING")
+            mark = await run("HGET", self._prefix + "mark", "id")
             if self._is_durable:
                 require_durable(await run(*_WAITAOF))
+        if self._mark and mark != self._mark:
+            raise StoreRefused(LOST)
+        self._mark = mark or b""
+
+    async def has_people(self) -> bool:
+        """True if it has the row of anybody, made before there were marks."""
+        with faults():
+            async for _ in self._client.scan_iter(match=f"{self._prefix}key:*", count=1000):
+                return True
+        return False
+
+    async def begin(self) -> None:
+        """It has a mark, and is known by it."""
+        with faults():
+            await self._write(BEGIN, [self._prefix, os.urandom(16).hex()])
+        await self.check()
 
     async def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
         """As in Vault."""
-        batch = Batch(self._ring, self._prefix, identifiers)
+        batch = self._batch(identifiers)
         with faults():
             if batch.note_look_up(await self._look_up(batch)):
-                batch.note_create(await self._write(RESOLVE, batch.create()))
+                self._note_create(batch, await self._write(RESOLVE, batch.create()))
         return batch.resolved
 
     async def close(self) -> None:
@@ -236,27 +268,3 @@ def secrets_of(settings: Settings) -> tuple[bytes, bytes]:
             )
         loaded.append(load_secret(Path(chosen), where))
     return loaded[0], loaded[1]
-
-
-@contextmanager
-def faults() -> Iterator[None]:
-    """Turn the client's errors into ours, without their text: it may quote an argument."""
-    try:
-        yield
-    except AuthenticationError:
-        raise StoreRefused(
-            "the vault's server refused our user or password; check [vault] url"
-        ) from None
-    except (redis.ConnectionError, redis.TimeoutError, BusyLoadingError, OSError) as error:
-        raise StoreUnavailable(f"the vault does not answer ({type(error).__name__})") from None
-    except ResponseError as error:
-        word = str(error).split(" ", 1)[0]
-        if word in _PASSING:
-            raise StoreUnavailable(f"the vault takes no writes now ({word})") from None
-        if "WAITAOF" in str(error) or "appendonly" in str(error):
-            raise StoreRefused(
-                "the vault's server cannot promise that a write is on disk: it needs Redis or "
-                "Valkey 7.2 with appendonly yes; or set [vault] durable_writes = false and accept "
-                "that a power cut loses the newest people"
-            ) from None
-        raise StoreRefused(f"the vault's server said no ({word})") from None

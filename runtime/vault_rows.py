@@ -4,6 +4,10 @@
 key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<hash>` holds when its
 person was erased, and stays. One script looks up or creates a whole batch, so two producers that
 meet the same new person agree on one pid, and an erased one is never made anew in between.
+
+`mark` is a hash: `id`, made with the vault, and `made`, how many rows it ever made. A server that
+lost its rows would give everybody a second pid and nobody would notice: so the script refuses when
+`id` is not the one that its caller knows, or `made` is less than the caller has seen on disk.
 """
 
 from collections.abc import Sequence
@@ -18,17 +22,22 @@ FRESH_MS = 3000
 """How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
 seconds behind. Who finds so young a row waits for it as its maker does."""
 
-# Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 4), and these: hash,
-# candidate pid, wrapped key, sealed identifier (without a candidate: look up only). Answers one
-# string for each, because a client parses few long ones faster than many short ones: '-' missing,
-# 'e' and when it was erased (ms), or 'f' (fresh) or 'p', pid, wrapped key. Given a candidate, a
-# fresh row is touched: WAITAOF covers only what its own connection wrote.
+# Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 4), id of the mark (""
+# for any), rows ever made at least, and for each identifier: hash, candidate pid, wrapped key,
+# sealed identifier (without a candidate: look up only). Answers one string for each, because a
+# client parses few long ones faster than many short ones: '-' missing, 'e' and when it was erased
+# (ms), or 'f' (fresh) or 'p', pid, wrapped key; after candidates also how many rows were ever made.
+# Given a candidate, a fresh row is touched: WAITAOF covers only what its own connection wrote.
 RESOLVE = """
 local prefix, fresh, step = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local mark = redis.call('HMGET', prefix .. 'mark', 'id', 'made')
+if ARGV[4] ~= '' and (mark[1] ~= ARGV[4] or tonumber(mark[2] or 0) < tonumber(ARGV[5])) then
+  return redis.error_reply('VAULTLOST')
+end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local answers = {}
-for i = 4, #ARGV, step do
+local answers, made = {}, 0
+for i = 6, #ARGV, step do
   local hash, candidate = ARGV[i], step == 4 and ARGV[i + 1]
   local erased = redis.call('GET', prefix .. 'suppressed:' .. hash)
   local pid = not erased and redis.call('GET', prefix .. 'id:' .. hash)
@@ -48,13 +57,20 @@ for i = 4, #ARGV, step do
     redis.call('HSET', prefix .. 'key:' .. candidate,
                'k', ARGV[i + 2], 'i', ARGV[i + 3], 'c', string.format('%d', now))
     redis.call('SET', prefix .. 'id:' .. hash, candidate)
+    made = made + 1
     answer = 'f' .. candidate .. ARGV[i + 2]
   end
   answers[#answers + 1] = answer
 end
+if step == 4 then
+  answers[#answers + 1] = tostring(redis.call('HINCRBY', prefix .. 'mark', 'made', made))
+end
 return answers
 """
 RESOLVE_SHA = sha1(RESOLVE.encode(), usedforsecurity=False).hexdigest()
+
+# Arguments: prefix, id. The first to come decides.
+BEGIN = "return redis.call('HSETNX', ARGV[1] .. 'mark', 'id', ARGV[2])"
 
 # Arguments: prefix, hash, erased at ms. Answers the pid that was behind it.
 SUPPRESS = """
@@ -84,17 +100,25 @@ Resolved = Person | Suppressed
 class Batch:
     """Identifiers on their way through the script: once to look up, once more where needed."""
 
-    def __init__(self, ring: KeyRing, prefix: str, identifiers: Sequence[Identifier]) -> None:
+    def __init__(
+        self,
+        ring: KeyRing,
+        prefix: str,
+        identifiers: Sequence[Identifier],
+        mark: bytes = b"",
+        made: int = 0,
+    ) -> None:
         self._ring = ring
         self._identifiers = [canonical(*identifier) for identifier in identifiers]
         self._hashes = [ring.hash_of(*identifier) for identifier in self._identifiers]
-        self._head: list[str | bytes] = [prefix, str(FRESH_MS)]
+        self._head: tuple[str, str] = (prefix, str(FRESH_MS))
+        self._known: tuple[bytes, str] = (mark, str(made))
         self._found: list[Resolved | None] = [None] * len(identifiers)
         self._unsure: list[int] = []
 
     def look_up(self) -> list[str | bytes]:
         """Arguments of the first pass, which creates nothing."""
-        return [*self._head, "1", *self._hashes]
+        return [*self._head, "1", *self._known, *self._hashes]
 
     def note_look_up(self, answers: Answers) -> bool:
         """Take the first answers; True if a second pass must create rows or see them durable."""
@@ -107,17 +131,19 @@ class Batch:
 
     def create(self) -> list[str | bytes]:
         """Arguments of the second pass: a candidate for each row that is missing or fresh."""
-        args = [*self._head, "4"]
+        args: list[str | bytes] = [*self._head, "4", *self._known]
         for at in self._unsure:
             person, wrapped = self._ring.new_person()
             sealed = person.seal_identifier(frame(*self._identifiers[at]))
             args += (self._hashes[at], person.pid.hex(), wrapped, sealed)
         return args
 
-    def note_create(self, answers: Answers) -> None:
-        """Take the second answers."""
-        for at, answer in zip(self._unsure, answers, strict=True):
+    def note_create(self, answers: Answers) -> int:
+        """Take the second answers; how many rows the vault ever made."""
+        *rows, made = answers
+        for at, answer in zip(self._unsure, rows, strict=True):
             self._found[at] = self._read(answer)
+        return int(made)
 
     @property
     def found(self) -> list[Resolved | None]:

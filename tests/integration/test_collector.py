@@ -444,12 +444,13 @@ def test_absent_kafka_is_503_and_nothing_is_promised(
             assert answer.headers["access-control-allow-origin"] == "*"
 
 
-def test_absent_vault_is_503_until_it_is_back(settings: Settings, tmp_path: Path) -> None:
+def test_absent_vault_is_503_until_it_is_back(kafka: str, tmp_path: Path) -> None:
     from runtime.embedded import EmbeddedStack, Wanted
 
     with EmbeddedStack(tmp_path, Wanted(broker=None, clickhouse=False)) as stack:
-        vault = settings.vault.model_copy(update={"url": stack.addresses.redis_url})
-        with running_collector(settings.model_copy(update={"vault": vault})) as running:
+        url = stack.addresses.redis_url
+        settings = collect_settings(tmp_path, kafka, url, f"c{uuid4().hex[:8]}")
+        with running_collector(settings) as running:
             body = call(event="Through")
             assert running.batch(body).status_code == 200
             server = stack.servers[0]
