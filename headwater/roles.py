@@ -109,7 +109,7 @@ def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:
     """
     plan = plan_processes(names)
     stopping = _stop_on_signal()
-    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+    tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), "SIGTERM"]
     children = [
         subprocess.Popen(
             [*tether, sys.executable, "-m", "headwater", "run", *roles, *arguments],

@@ -85,7 +85,7 @@ def start_child(
         log_file.replace(log_file.with_suffix(".1.log"))
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command],
+            [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), "SIGTERM", *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

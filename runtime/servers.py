@@ -7,7 +7,6 @@ Kafka, or noida-db in trial mode), Valkey, and ClickHouse's engine behind its ow
 import http.client
 import os
 import socket
-import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -19,7 +18,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from runtime import apache_kafka
+from runtime import apache_kafka, noida_db_keeper
 from runtime.processes import Child, start_child, stop_left_over, tail
 from schemas.errors import StoreUnavailable
 
@@ -171,37 +170,28 @@ class ApacheKafka(_Broker):
 
 
 class NoidaDb(_Broker):
-    """noida-db's Kafka, for trials.
+    """noida-db's Kafka, for trials, under its keeper (runtime/noida_db_keeper.py).
 
-    It writes its one file once a second and dies of SIGTERM without writing: what it acknowledged
-    in the last second is lost then. Its own command `down` writes first. That is exact only when
-    nobody sends any more, so whoever stops it stops the roles before.
+    SIGTERM does not end it while its owner lives: `stop` does, without a loss. One that a killed
+    owner left saves and ends by itself; `stop_left_over` waits for that.
     """
 
     name = "noida-db"
     package = "noida_db"
-    stop_within_s = 300.0
+    stop_within_s = 2 * noida_db_keeper.SAVES_WITHIN_S
 
     def begin_stop(self) -> None:
-        """Have it save and end; returns when it has saved."""
-        if not self.is_alive():
-            return
-        try:
-            subprocess.run(
-                [str(self._binary()), "down", "--data-dir", str(self.directory)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                timeout=self.stop_within_s,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            super().begin_stop()
+        """Have it save and end; returns when it has ended, or does not end."""
+        noida_db_keeper.end_noida_db(
+            str(self._binary()), str(self.directory), lambda: not self.is_alive()
+        )
 
     def stop(self) -> None:
-        """It has saved what it acknowledged before this call, and ended."""
+        """It has saved what it acknowledged, and ended."""
         self.begin_stop()
-        super().stop()
+        if self._child is not None:
+            # Its keeper refuses SIGTERM: what still runs is hung, so there is nothing to wait for.
+            self._child.stop(within_s=0)
 
     def _binary(self) -> Path:
         binary = Path(str(files("noida_db").joinpath("noida-db")))
@@ -212,8 +202,8 @@ class NoidaDb(_Broker):
 
     def _command(self) -> list[str]:
         return [
-            *(str(self._binary()), "start", "--data-dir", str(self.directory)),
-            *("--only", "kafka", "--kafka-port", str(self.port)),
+            *(sys.executable, "-I", "-S", noida_db_keeper.__file__, str(os.getpid())),
+            *(str(self._binary()), str(self.directory), str(self.port)),
         ]
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import clickhouse_connect
 import pytest
@@ -259,6 +260,102 @@ def test_no_server_outlives_a_killed_owner(tmp_path: Path, broker: Choice) -> No
     # The next owner need not wait: it stops what is still stopping.
     with EmbeddedStack(tmp_path, Wanted()):
         assert not any(map(is_running, pids))
+
+
+def _noida_db_pid(keeper_pid: int) -> int:
+    (pid,) = Path(f"/proc/{keeper_pid}/task/{keeper_pid}/children").read_text().split()
+    return int(pid)
+
+
+class _Load:
+    """Records sent to the broker without a pause, and those of them that it acknowledged."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.acknowledged: set[bytes] = set()
+        self._producer = _producer(bootstrap_servers)
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        number = 0
+        while not self._is_over.is_set():
+            # Long, so that saving takes a while, in which more could be acknowledged.
+            value = str(number).encode().ljust(1000)
+            with suppress(BufferError):
+                self._producer.produce(TOPIC, value, on_delivery=self._remember)
+                number += 1
+            self._producer.poll(0 if number % 20 else 0.004)
+
+    def _remember(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.acknowledged.add(message.value())
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        self._thread.join()
+
+    def wait_for_more(self) -> None:
+        goal = len(self.acknowledged) + 3000
+        eventually(lambda: len(self.acknowledged) >= goal)
+
+
+TRIAL = Wanted(broker="trial", redis=False, clickhouse=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds noida-db's process by /proc")
+def test_trial_broker_refuses_signals_and_stops_under_load_without_a_loss(tmp_path: Path) -> None:
+    with EmbeddedStack(tmp_path, TRIAL) as stack:
+        (server,) = stack.servers
+        _make_topic(server.address)
+        assert server.pid is not None
+        pids = [server.pid, _noida_db_pid(server.pid)]
+        with _Load(server.address) as load:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                load.wait_for_more()
+                os.killpg(server.pid, number)
+            load.wait_for_more()
+            assert all(map(is_running, pids))
+            assert "SIGTERM refused" in server.log_file.read_text("utf-8")
+            server.stop()
+            assert not any(map(is_running, pids))
+        _restart(server)
+        assert load.acknowledged <= set(_values(server.address))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds noida-db's process by /proc")
+def test_trial_broker_of_a_killed_owner_saves_and_ends(tmp_path: Path) -> None:
+    script = OWNER.replace("Wanted(", "Wanted(redis=False, clickhouse=False, ")
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), "trial"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as owner:
+        assert owner.stdout is not None
+        (keeper_pid,) = json.loads(owner.stdout.readline())
+        pids = [keeper_pid, _noida_db_pid(keeper_pid)]
+        address = f"127.0.0.1:{json.loads((tmp_path / 'ports.json').read_text())['noida-db'][0]}"
+        _make_topic(address)
+        with _Load(address) as load:
+            load.wait_for_more()
+            owner.kill()
+            eventually(lambda: not any(map(is_running, pids)))
+    with EmbeddedStack(tmp_path, TRIAL) as stack:
+        assert load.acknowledged <= set(_values(stack.addresses.bootstrap_servers))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds noida-db's process by /proc")
+def test_trial_broker_ends_with_a_killed_keeper_and_comes_back(tmp_path: Path) -> None:
+    with EmbeddedStack(tmp_path, TRIAL) as stack:
+        (server,) = stack.servers
+        assert server.pid is not None
+        pid = _noida_db_pid(server.pid)
+        _kill(server)
+        eventually(lambda: not is_running(pid))
+        _restart(server)
 
 
 def test_one_dead_server_comes_back_at_its_address(tmp_path: Path) -> None:
