@@ -20,6 +20,11 @@ DRAIN_S = 0.01
 DRAIN_AT_MOST_S = 0.2
 FILL_STEP_S = 0.05
 CHUNK = 5000
+RECONNECT_MS = 1000
+"""librdkafka logs every try to connect. Its default of 100 ms never grows to its maximum while no
+broker is left: it begins anew with the addresses it was given (metadata.recovery.strategy).
+Measured, Apache Kafka killed for 15 s: 290 lines at 100 ms, 32 at 1000; in both, a static member's
+next record came within 3 s of the broker's first answer."""
 
 
 def log_ends(
@@ -100,6 +105,8 @@ class KafkaReader:
             "fetch.wait.max.ms": 100,
             "fetch.queue.backoff.ms": 20,
             "queued.max.messages.kbytes": 65_536,
+            "reconnect.backoff.ms": RECONNECT_MS,
+            "reconnect.backoff.max.ms": RECONNECT_MS,
             # noida-db ignores fetch limits: a backlog comes in one answer (docs/trial-mode.md).
             "receive.message.max.bytes": 1_000_000_000,
         }
