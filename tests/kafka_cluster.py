@@ -120,7 +120,7 @@ class KafkaCluster:
         self.bound = {b: Ports(*ports[3 * n : 3 * n + 3]) for n, b in enumerate(BROKERS)}
         self._advertised = dict(self.bound)
         self._paused: set[int] = set()
-        self._brokers = {b: ClusterBroker(self, b, java=tools.java, jars=jars) for b in BROKERS}
+        self.brokers = {b: ClusterBroker(self, b, java=tools.java, jars=jars) for b in BROKERS}
 
     @property
     def bootstrap_servers(self) -> str:
@@ -149,7 +149,7 @@ class KafkaCluster:
         """All brokers take part, and the cluster takes writes. Raises StoreUnavailable."""
         try:
             self.begin()
-            for broker in self._brokers.values():
+            for broker in self.brokers.values():
                 broker.wait_ready(READY_WITHIN_S)
         except BaseException:
             self.close()
@@ -158,38 +158,38 @@ class KafkaCluster:
     def begin(self) -> None:
         """All brokers run; none may answer yet."""
         with ThreadPoolExecutor(len(BROKERS)) as threads:
-            list(threads.map(ClusterBroker.prepare, self._brokers.values()))
-        for broker in self._brokers.values():
+            list(threads.map(ClusterBroker.prepare, self.brokers.values()))
+        for broker in self.brokers.values():
             broker.start()
 
     def restart(self, *broker_ids: int, within_s: float = READY_WITHIN_S) -> None:
         """Brokers that ended run again and take part; they may still have to catch up."""
         for broker_id in broker_ids:
-            assert not self._brokers[broker_id].is_alive(), f"broker {broker_id} runs"
-            self._brokers[broker_id].start()
+            assert not self.brokers[broker_id].is_alive(), f"broker {broker_id} runs"
+            self.brokers[broker_id].start()
         for broker_id in broker_ids:
-            self._brokers[broker_id].wait_ready(within_s)
+            self.brokers[broker_id].wait_ready(within_s)
 
     def kill(self, *broker_ids: int) -> None:
         """Brokers end by SIGKILL, together; they have ended afterwards."""
         for broker_id in broker_ids:
-            self._brokers[broker_id].signal(signal.SIGKILL)
+            self.brokers[broker_id].signal(signal.SIGKILL)
         for broker_id in broker_ids:
-            self._brokers[broker_id].stop()
+            self.brokers[broker_id].stop()
             self._paused.discard(broker_id)
 
     def stop(self, broker_id: int) -> None:
         """A broker hands its partitions over and ends (SIGTERM)."""
-        self._brokers[broker_id].stop()
+        self.brokers[broker_id].stop()
 
     def pause(self, broker_id: int) -> None:
         """A broker stands still (SIGSTOP), its connections open."""
-        self._brokers[broker_id].signal(signal.SIGSTOP)
+        self.brokers[broker_id].signal(signal.SIGSTOP)
         self._paused.add(broker_id)
 
     def resume(self, broker_id: int) -> None:
         """A paused broker goes on (SIGCONT)."""
-        self._brokers[broker_id].signal(signal.SIGCONT)
+        self.brokers[broker_id].signal(signal.SIGCONT)
         self._paused.discard(broker_id)
 
     @contextmanager
@@ -203,11 +203,11 @@ class KafkaCluster:
 
     def running(self) -> list[int]:
         """Ids of the brokers whose process runs, paused or not."""
-        return [b for b, broker in self._brokers.items() if broker.is_alive()]
+        return [b for b, broker in self.brokers.items() if broker.is_alive()]
 
     def pid(self, broker_id: int) -> int | None:
         """Its process id, or None if it was not started."""
-        return self._brokers[broker_id].pid
+        return self.brokers[broker_id].pid
 
     def leader_of(self, topic: str, partition: int) -> int:
         """The broker that takes the writes of a partition now; -1 if none does."""

@@ -14,46 +14,19 @@ It says
 
 import json
 import sys
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.explanations import read_explanations
+from tests.faults.seen import RESUMES_WITHIN_S, Addresses, Seen, look
+from tests.faults.truth import METRICS, Truth, ids_of, read_history
 
-ANSWER_WITHIN_S = 30
-RESUMES_WITHIN_S = 60.0
 MINUTE_MS = 60_000
 VISIT_GAP_MS = 30 * MINUTE_MS
-METRICS = {
-    "Email Sent": "sent",
-    "Email Opened": "opened",
-    "Product Viewed": "product_views",
-    "Product Added": "cart_adds",
-    "Order Completed": "orders",
-    "page": "page_views",
-    "identify": "",
-}
 EMAILS = frozenset({"Email Sent", "Email Opened"})
 TOLD = 5
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where to look."""
-
-    clickhouse_url: str
-    database: str
-    api_url: str
-    key: str
-    """API key of the role admin."""
-    kafka: str
-    """bootstrap.servers"""
 
 
 @dataclass(frozen=True)
@@ -65,152 +38,6 @@ class Violation:
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.text}"
-
-
-@dataclass
-class Truth:
-    """A history, read."""
-
-    run: str
-    explained_from: dict[int, int] = field(default_factory=dict)
-    """Partition of events.rejected -> its end before the run."""
-    calls: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Acknowledged calls by id."""
-    unknown: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Calls that were never answered: each may count once, or not at all."""
-    set_aside: Counter[str] = field(default_factory=Counter)
-    """messageId of a broken call -> requests it was sent in."""
-    poison: dict[tuple[str, int, int], str] = field(default_factory=dict)
-    """Place on the log -> what lies there."""
-
-    @property
-    def people(self) -> set[str]:
-        return {call["person"] for call in (*self.calls.values(), *self.unknown.values())}
-
-
-@dataclass
-class Seen:
-    """What Headwater shows of a run."""
-
-    facts: list[dict[str, Any]] = field(default_factory=list)
-    counters: list[dict[str, Any]] = field(default_factory=list)
-    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    recovery_s: float | None = 0.0
-    """From the end of the fault until everything acknowledged by then was counted; None: never."""
-
-
-def read_history(path: Path) -> Truth:
-    """What the sender wrote down."""
-    truth = Truth("")
-    for text in path.read_text("utf-8").splitlines():
-        line = json.loads(text)
-        if "run" in line:
-            truth.run = line["run"]
-            truth.explained_from = {int(p): at for p, at in line["explained_from"].items()}
-        elif line["via"] == "log":
-            truth.poison[line["topic"], line["partition"], line["offset"]] = line["what"]
-        elif line["outcome"] == "set aside":
-            truth.set_aside[line["message_id"]] += line["attempts"]
-        elif "person" in line:
-            known = truth.calls if line["outcome"] == "acknowledged" else truth.unknown
-            known[line["id"]] = line
-    return truth
-
-
-# -- looking
-
-
-def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen:
-    """Everything that Headwater shows of the run. Raises OSError when it does not answer."""
-    return Seen(
-        facts=read_facts(at, truth.run),
-        counters=read_counters(at, truth.run),
-        profiles={person: found for person in truth.people if (found := read_profile(at, person))},
-        rejected=read_explanations(at.kafka, truth.explained_from),
-        recovery_s=recovery_s,
-    )
-
-
-def read_facts(at: Addresses, run: str) -> list[dict[str, Any]]:
-    """The facts of events: campaign, metric, ms of event time, amount, partition, offset."""
-    return _ask(
-        at,
-        "SELECT campaign_id, metric, toUnixTimestamp64Milli(occurred_at) AS at_ms, amount_micro, "
-        "kp, off, src_topic, src_partition, src_offset FROM facts FINAL "
-        f"WHERE idx = 0 AND startsWith(campaign_id, '{run}/')",
-    )
-
-
-def read_counters(at: Addresses, run: str) -> list[dict[str, Any]]:
-    """The counters by campaign, metric, currency, minute and partition."""
-    return _ask(
-        at,
-        "SELECT campaign_id, metric, currency, toUnixTimestamp(minute) AS minute_s, kp, "
-        "toString(sum(value)) AS value FROM counters FINAL "
-        f"WHERE startsWith(campaign_id, '{run}/') GROUP BY ALL",
-    )
-
-
-def read_profile(at: Addresses, person: str) -> dict[str, Any] | None:
-    """What is shown of one person; None when nobody is known."""
-    try:
-        return dict(_get(at, f"/v1/profiles/user:{urllib.parse.quote(person, safe='')}"))
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        raise
-
-
-def _ask(at: Addresses, sql: str) -> list[dict[str, Any]]:
-    url = f"{at.clickhouse_url}/?database={at.database}"
-    request = urllib.request.Request(url, f"{sql} FORMAT JSONEachRow".encode())
-    with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
-        return [json.loads(line) for line in answer.read().splitlines()]
-
-
-def _get(at: Addresses, path: str) -> Any:
-    request = urllib.request.Request(
-        f"{at.api_url}{path}", headers={"Authorization": f"Bearer {at.key}"}
-    )
-    with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
-        return json.load(answer)
-
-
-def is_counted(at: Addresses, truth: Truth) -> bool:
-    """True once facts, counters and profiles include every acknowledged call of `truth`."""
-    try:
-        facts = read_facts(at, truth.run)
-        if _ids(truth, facts)[0].keys() < truth.calls.keys():
-            return False
-        # Counters of a partition cover a prefix of it: as many as it had facts is enough.
-        of_facts = Counter(int(fact["kp"]) for fact in facts if fact["metric"])
-        of_counters: Counter[int] = Counter()
-        for row in read_counters(at, truth.run):
-            if row["metric"] in METRICS.values():
-                of_counters[int(row["kp"])] += int(row["value"])
-        if any(of_counters[kp] < count for kp, count in of_facts.items()):
-            return False
-        events = Counter(call["person"] for call in truth.calls.values())
-        for person, count in sorted(events.items())[:20]:
-            profile = read_profile(at, person)
-            if profile is None or profile["computed"]["events"] < count:
-                return False
-    except (OSError, ValueError):
-        return False
-    return True
-
-
-def wait_counted(at: Addresses, truth: Truth, since_s: float) -> float | None:
-    """Seconds from `since_s` (monotonic) until `is_counted`; None when it takes too long."""
-    while time.monotonic() - since_s < 2 * RESUMES_WITHIN_S:
-        if is_counted(at, truth):
-            return time.monotonic() - since_s
-        time.sleep(0.1)
-    return None
-
-
-# -- judging
 
 
 def judge(truth: Truth, seen: Seen) -> list[Violation]:
@@ -227,29 +54,8 @@ def judge(truth: Truth, seen: Seen) -> list[Violation]:
     return found
 
 
-def _ids(truth: Truth, facts: Iterable[Mapping[str, Any]]) -> tuple[Counter[int], list[str]]:
-    """How often each call has a fact, and the facts that belong to no call."""
-    by_amount: dict[int, int] = {}
-    by_time: dict[int, int] = {}
-    for id_, call in (truth.calls | truth.unknown).items():
-        if call["amount_micro"]:
-            by_amount[call["amount_micro"]] = id_
-        else:
-            by_time[call["occurred_at_ms"]] = id_
-    times: Counter[int] = Counter()
-    strangers: list[str] = []
-    for fact in facts:
-        amount, at_ms = int(fact["amount_micro"]), int(fact["at_ms"])
-        of_call = by_amount.get(amount) if amount else by_time.get(at_ms)
-        if of_call is None:
-            strangers.append(f"amount {amount}, time {at_ms}")
-        else:
-            times[of_call] += 1
-    return times, strangers
-
-
 def _judge_facts(truth: Truth, facts: list[dict[str, Any]]) -> list[Violation]:
-    times, strangers = _ids(truth, facts)
+    times, strangers = ids_of(truth, facts)
     found = []
     if lost := [id_ for id_ in truth.calls if not times[id_]]:
         found.append(Violation("L", f"{len(lost)} calls have no fact: {lost[:TOLD]}"))
@@ -264,7 +70,7 @@ def _judge_facts(truth: Truth, facts: list[dict[str, Any]]) -> list[Violation]:
 
 def _counting(truth: Truth, seen: Seen) -> list[dict[str, Any]]:
     """The calls that count: all acknowledged, and those unknown that have a fact."""
-    times, _ = _ids(truth, seen.facts)
+    times, _ = ids_of(truth, seen.facts)
     return [
         *truth.calls.values(),
         *(call for id_, call in truth.unknown.items() if times[id_]),
@@ -396,11 +202,6 @@ def main() -> int:
         print(violation)
     print(f"{len(truth.calls)} calls acknowledged, {len(violations)} violations")
     return 1 if violations else 0
-
-
-def write_addresses(at: Addresses, path: Path) -> None:
-    """For `main`, later and by hand."""
-    path.write_text(json.dumps(asdict(at)))
 
 
 if __name__ == "__main__":

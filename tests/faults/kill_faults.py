@@ -9,9 +9,8 @@ from tests.faults.points import POINTS
 from tests.faults.rig import SINKS, Rig
 from tests.waiting import eventually
 
-SUPERVISED = ("collector", "api", *SINKS)
+STARTING = ("fence", "rebuild", "flow", "start")
 BLOWS_A_RUN = 3
-POINTS_A_RUN = 3
 PASSED_WITHIN_S = 45
 
 
@@ -31,33 +30,64 @@ def _end_at_random(role: str, blow: str) -> Fault:
     return Fault(f"{blow} {role}", do)
 
 
-def end_at_points(role: str, count: int = POINTS_A_RUN) -> Fault:
-    """A role dies at `count` of its points, one after another; of several workers any."""
-    names = sorted(name for name, point in POINTS.items() if point.role == role)
+GROUPS = {
+    "streams between fencing, rebuild and flow": (
+        *("streams.before-fence", "streams.after-fence", "streams.within-rebuild"),
+        *("streams.after-rebuild", "streams.before-flow", "streams.after-flow"),
+    ),
+    "streams before, in and after a commit": (
+        *("streams.after-apply", "streams.before-commit", "streams.within-commit"),
+        *("streams.after-commit", "streams.before-close", "streams.after-close"),
+    ),
+    "accepted-to-clickhouse between facts, counters and progress": (
+        *("accepted-to-clickhouse.after-start", "accepted-to-clickhouse.before-facts"),
+        *("accepted-to-clickhouse.within-facts", "accepted-to-clickhouse.after-facts"),
+        *("accepted-to-clickhouse.within-counters", "accepted-to-clickhouse.after-counters"),
+        *("accepted-to-clickhouse.within-progress", "accepted-to-clickhouse.after-progress"),
+    ),
+    "subjects-to-redis between profiles, cursors and sync": (
+        *("subjects-to-redis.after-start", "subjects-to-redis.before-profiles"),
+        *("subjects-to-redis.within-profiles", "subjects-to-redis.after-profiles"),
+        *("subjects-to-redis.within-cursors", "subjects-to-redis.after-cursors"),
+        *("subjects-to-redis.within-sync", "subjects-to-redis.after-sync"),
+    ),
+    "collector between vault, log and answer": (
+        *("collector.after-people", "collector.before-send"),
+        *("collector.within-send", "collector.after-send"),
+    ),
+}
+"""Where roles die by name; each run of such a fault passes every point of its group once."""
+
+BLOWS = {"kill -9": "kill", "SIGTERM": "term"}
+
+
+def end_at_points(group: str, blow: str = "kill -9", count: int | None = None) -> Fault:
+    """A role ends at each point of a group (or `count` of them), in any order, one after another."""
 
     def do(rig: Rig, chance: random.Random) -> int:
-        for name in chance.sample(names, count):
+        points = chance.sample(GROUPS[group], count or len(GROUPS[group]))
+        for name in points:
             delay_s = chance.uniform(0, 0.02)
-            rig.arm(name, f"{delay_s:.4f} kill" if POINTS[name].moment == "within" else "kill")
-            provoke(rig, name, chance)
+            when = f"{delay_s:.4f} " if POINTS[name].moment == "within" else ""
+            rig.arm(name, when + BLOWS[blow])
+            _provoke(rig, name, chance)
             rig.wait_hit(name, PASSED_WITHIN_S)
-        return count
+        return len(points)
 
-    return Fault(f"kill -9 {role} at named points", do)
-
-
-STARTING = ("fence", "rebuild", "flow", "start")
+    return Fault(f"{blow} {group}", do)
 
 
-def provoke(rig: Rig, point: str, chance: random.Random) -> None:
+def _provoke(rig: Rig, point: str, chance: random.Random) -> None:
     """Have some role pass a point that it passes only when it starts or ends."""
     role, _, at = point.partition(".")
-    victim = chance.choice(_victims(rig, role))
     if at.endswith(STARTING):
-        eventually(victim.kill, within_s=20)
+        eventually(chance.choice(_victims(rig, role)).kill, within_s=20)
     elif at.endswith("close"):
-        eventually(victim.is_ready, within_s=60)
-        victim.terminate()
+        # One that has lanes: it closes them when it is asked to end.
+        eventually(lambda: [part for part in _victims(rig, role) if part.is_ready()], within_s=60)
+        ready = [part for part in _victims(rig, role) if part.is_ready()]
+        for part in ready:
+            part.terminate()
 
 
 def _end_everything(rig: Rig, chance: random.Random) -> int:
@@ -71,6 +101,6 @@ def _end_everything(rig: Rig, chance: random.Random) -> int:
 FAULTS = [
     *(_end_at_random(role, blow) for blow in ("kill -9", "SIGTERM")
       for role in ("collector", "streams", *SINKS, "api")),
-    *(end_at_points(role) for role in ("collector", "streams", *SINKS)),
+    *(end_at_points(group, blow) for blow in BLOWS for group in GROUPS),
     Fault("kill -9 every role at once", _end_everything),
 ]  # fmt: skip

@@ -5,11 +5,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults import checker
-from tests.faults.checker import Addresses, Violation
+from tests.faults.checker import Violation, judge
 from tests.faults.fault import Fault
 from tests.faults.history import History, Sender
 from tests.faults.rig import Rig
+from tests.faults.seen import Addresses, look, wait_counted, write_addresses
+from tests.faults.truth import read_history
 
 BEFORE_CALLS = 200
 """Acknowledged before the fault begins, and once more after it is over."""
@@ -49,7 +50,7 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
     """
     at = addresses_of(rig)
     path = rig.directory / f"{run}.history.jsonl"
-    checker.write_addresses(at, rig.directory / "addresses.json")
+    write_addresses(at, rig.directory / "addresses.json")
     history = History(path)
     sender = Sender(rig, fault.load, seed, run, history)
     violations: list[Violation] = []
@@ -57,7 +58,7 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
         sender.wait_acknowledged(BEFORE_CALLS)
         injected = fault.do(rig, random.Random(seed))
         over_s = time.monotonic()
-        recovery_s = checker.wait_counted(at, checker.read_history(path), over_s)
+        recovery_s = wait_counted(at, read_history(path), over_s)
         try:
             sender.wait_acknowledged(BEFORE_CALLS)
             rig.make_sound(SOUND_WITHIN_S)
@@ -79,11 +80,11 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
 
 def settle(at: Addresses, path: Path, recovery_s: float | None) -> list[Violation]:
     """What is still wrong once everything had time to arrive."""
-    truth = checker.read_history(path)
+    truth = read_history(path)
     until_s = time.monotonic() + SETTLES_WITHIN_S
     while True:
         try:
-            violations = checker.judge(truth, checker.look(at, truth, recovery_s=recovery_s))
+            violations = judge(truth, look(at, truth, recovery_s=recovery_s))
         except OSError as error:
             violations = [Violation("P", f"no answer to the checker: {error}")]
         is_final = all(violation.kind == "P" for violation in violations) and not any(

@@ -8,8 +8,6 @@ server (`Plan.between`).
 
 import itertools
 import json
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +21,11 @@ from runtime.processes import free_ports
 from runtime.servers import ApacheKafka, ClickHouse, Valkey
 from runtime.settings import Settings
 from tests.faults.parts import Part, RolePart, ServerPart
+from tests.faults.supervisor import Supervisor
+from tests.kafka_cluster import KafkaCluster
 from tests.waiting import eventually
 
 SINKS = ("accepted-to-clickhouse", "subjects-to-redis")
-FIRST_PAUSE_S = 0.2
-LONGEST_PAUSE_S = 3.0
-STEADY_AFTER_S = 5.0
-_TEND_EVERY_S = 0.05
 
 
 class Between(Protocol):
@@ -47,9 +43,9 @@ class Between(Protocol):
 class Plan:
     """What a fault wants of a rig; faults of equal plans share one.
 
-    `between` maps `kafka`, `redis` or `clickhouse`, or of one role alone `ROLE/redis`, to what makes
-    a Between from the server's host:port; as pairs, so that a plan can be compared. Roles that no
-    pair names talk to the server itself. `prepare` is given the rig's directory before anything
+    `between` maps `redis` or `clickhouse`, of one role alone `ROLE/redis`, or one of three brokers
+    `kafka-1`, to what makes a Between from the server's host:port; as pairs, so that a plan can be
+    compared. Roles that no pair names talk to the server itself. `prepare` is given the rig's directory before anything
     starts, `clean` when all has ended. `settings` overlays the roles' settings: (section, name,
     value).
     """
@@ -75,16 +71,12 @@ class Rig:
         self.roles: dict[str, RolePart] = {}
         self.between: dict[str, Between] = {}
         """By the names in the plan; what a fault makes slow, deaf or dumb."""
-        self.cluster: object | None = None
-        """tests/kafka_cluster.py's KafkaCluster, when the plan wants three brokers."""
+        self.cluster: KafkaCluster | None = None
+        """When the plan wants three brokers."""
         self.points = self.directory / "points"
         self.settings = Settings(data_dir=str(self.directory))
         self._numbers = itertools.count(1)
-        self._pauses: dict[str, float] = {}
-        self._started: dict[str, float] = {}
-        self._due: dict[str, float] = {}
-        self._stopping = threading.Event()
-        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+        self._supervisor = Supervisor(lambda: self.parts.values())
 
     # -- who is there
 
@@ -127,6 +119,8 @@ class Rig:
         self.settings = self._make_settings(kafka)
         prepare_stores(self.settings)
         for name, make in self.plan.between:
+            if name in self.between:
+                continue
             self.between[name] = make(self._upstream(name.rpartition("/")[2]))
         for role in ("collector", "api", *SINKS):
             self._add(role, role)
@@ -156,7 +150,16 @@ class Rig:
         return address
 
     def _start_cluster(self) -> str:
-        raise NotImplementedError
+        cluster = self.cluster = KafkaCluster(self.directory)
+        for name, make in self.plan.between:
+            if name.startswith("kafka-"):
+                broker = int(name.removeprefix("kafka-"))
+                self.between[name] = make(f"127.0.0.1:{cluster.bound[broker].clients}")
+                port = int(self.between[name].address.rpartition(":")[2])
+                cluster.advertise(broker, clients=port)
+        cluster.begin()
+        self.servers |= {each.name: ServerPart(each) for each in cluster.brokers.values()}
+        return cluster.bootstrap_servers
 
     def _make_settings(self, kafka: str) -> Settings:
         valkey, clickhouse = self.servers["valkey"], self.servers["clickhouse"]
@@ -219,13 +222,12 @@ class Rig:
 
     def stop(self) -> None:
         """Everything has ended."""
-        self._stopping.set()
-        if self._supervisor.is_alive():
-            self._supervisor.join()
+        self._supervisor.let_go()
         for part in (*self.roles.values(), *self.servers.values()):
             part.stop()
         for between in self.between.values():
             between.close()
+        self._supervisor.end()
         if self.plan.clean is not None:
             self.plan.clean(self.directory)
 
@@ -285,30 +287,6 @@ class Rig:
             part.is_held_down = False
             part.go_on()
         eventually(self.is_sound, within_s=within_s, every_s=0.1)
-
-    # -- the supervisor
-
-    def _supervise(self) -> None:
-        while not self._stopping.wait(_TEND_EVERY_S):
-            for part in self.parts.values():
-                if not part.is_held_down and not self._stopping.is_set():
-                    self._tend(part)
-
-    def _tend(self, part: Part) -> None:
-        now, name = time.monotonic(), part.name
-        if part.is_alive():
-            started = self._started.setdefault(name, now)
-            if now - started > STEADY_AFTER_S:
-                self._pauses.pop(name, None)
-        elif name not in self._due:
-            pause = self._pauses.get(name, FIRST_PAUSE_S)
-            self._pauses[name] = min(2 * pause, LONGEST_PAUSE_S)
-            self._due[name] = now + pause
-        elif now >= self._due[name]:
-            del self._due[name]
-            self._started[name] = now
-            if self.parts.get(name) is part:
-                part.start()
 
 
 def _one_broker(directory: Path) -> ApacheKafka:

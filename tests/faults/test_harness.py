@@ -13,24 +13,29 @@ import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.faults import checker, explanations, ledger, points
-from tests.faults.checker import Seen, Truth, judge, read_history
+from tests.faults import kill_faults, ledger, points
+from tests.faults.checker import judge
 from tests.faults.faults import FAULTS
 from tests.faults.kill_faults import end_at_points
 from tests.faults.loads import PLAIN, Call, make_calls
 from tests.faults.one_run import run_once
 from tests.faults.rig import Rig
+from tests.faults.seen import Seen
+from tests.faults.truth import METRICS, Truth, read_history
 
 SHORT = (
-    end_at_points("streams", 2),
-    end_at_points("accepted-to-clickhouse", 1),
-    end_at_points("subjects-to-redis", 1),
+    end_at_points("streams before, in and after a commit", count=2),
+    end_at_points("accepted-to-clickhouse between facts, counters and progress", count=1),
+    end_at_points("subjects-to-redis between profiles, cursors and sync", count=1),
 )
+
+
+CHECKER = ("checker", "explanations", "seen", "truth")
+"""Modules of the checker."""
 
 
 # -- can the checker fail?
@@ -61,7 +66,7 @@ def shown(truth: Truth) -> Seen:
     seen = Seen(recovery_s=2.0)
     people: dict[str, list[dict[str, Any]]] = {}
     for offset, call in enumerate(truth.calls.values()):
-        metric = checker.METRICS[call["event"]]
+        metric = METRICS[call["event"]]
         seen.facts.append(
             {
                 "campaign_id": call["campaign"],
@@ -195,10 +200,9 @@ def test_call_without_an_answer_may_count_once_or_not_at_all(truth: Truth) -> No
     assert "D" in {violation.kind for violation in judge(truth, counted)}
 
 
-@pytest.mark.parametrize("module", [checker, explanations], ids=lambda module: module.__name__)
-def test_checker_shares_no_code_with_the_product(module: ModuleType) -> None:
-    assert module.__file__
-    tree = ast.parse(Path(module.__file__).read_text("utf-8"))
+@pytest.mark.parametrize("name", CHECKER)
+def test_checker_shares_no_code_with_the_product(name: str) -> None:
+    tree = ast.parse(Path(__file__).with_name(f"{name}.py").read_text("utf-8"))
     imported = {
         alias.name
         for node in ast.walk(tree)
@@ -208,7 +212,7 @@ def test_checker_shares_no_code_with_the_product(module: ModuleType) -> None:
     assert imported
     allowed = sys.stdlib_module_names | {"confluent_kafka"}
     others = {name for name in imported if str(name).split(".")[0] not in allowed}
-    assert others <= {"tests.faults.explanations"}
+    assert others <= {f"tests.faults.{each}" for each in CHECKER}
 
 
 # -- the ledger
@@ -243,6 +247,10 @@ def test_every_named_point_is_a_method_of_the_product(monkeypatch: pytest.Monkey
         monkeypatch.setattr(owner, method, getattr(owner, method))
         points.wrap(point, lambda _: None)
         assert getattr(owner, method).__wrapped__, name
+
+
+def test_every_named_point_is_passed_by_a_fault() -> None:
+    assert {name for group in kill_faults.GROUPS.values() for name in group} == set(points.POINTS)
 
 
 # -- a short form of `make faults`

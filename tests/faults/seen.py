@@ -1,0 +1,142 @@
+"""What does Headwater show of a run: in ClickHouse, on the log, and by its API?
+
+Shares no code with the product: plain SQL over HTTP, a plain Kafka client, plain GET.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.explanations import read_explanations
+from tests.faults.truth import METRICS, Truth, ids_of
+
+ANSWER_WITHIN_S = 30
+RESUMES_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where to look."""
+
+    clickhouse_url: str
+    database: str
+    api_url: str
+    key: str
+    """API key of the role admin."""
+    kafka: str
+    """bootstrap.servers"""
+
+
+@dataclass
+class Seen:
+    """What Headwater shows of a run."""
+
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    counters: list[dict[str, Any]] = field(default_factory=list)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
+    recovery_s: float | None = 0.0
+    """From the end of the fault until everything acknowledged by then was counted; None: never."""
+
+
+# -- looking
+
+
+def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen:
+    """Everything that Headwater shows of the run. Raises OSError when it does not answer."""
+    return Seen(
+        facts=read_facts(at, truth.run),
+        counters=read_counters(at, truth.run),
+        profiles={person: found for person in truth.people if (found := read_profile(at, person))},
+        rejected=read_explanations(at.kafka, truth.explained_from),
+        recovery_s=recovery_s,
+    )
+
+
+def read_facts(at: Addresses, run: str) -> list[dict[str, Any]]:
+    """The facts of events: campaign, metric, ms of event time, amount, partition, offset."""
+    return _ask(
+        at,
+        "SELECT campaign_id, metric, toUnixTimestamp64Milli(occurred_at) AS at_ms, amount_micro, "
+        "kp, off, src_topic, src_partition, src_offset FROM facts FINAL "
+        f"WHERE idx = 0 AND startsWith(campaign_id, '{run}/')",
+    )
+
+
+def read_counters(at: Addresses, run: str) -> list[dict[str, Any]]:
+    """The counters by campaign, metric, currency, minute and partition."""
+    return _ask(
+        at,
+        "SELECT campaign_id, metric, currency, toUnixTimestamp(minute) AS minute_s, kp, "
+        "toString(sum(value)) AS value FROM counters FINAL "
+        f"WHERE startsWith(campaign_id, '{run}/') GROUP BY ALL",
+    )
+
+
+def read_profile(at: Addresses, person: str) -> dict[str, Any] | None:
+    """What is shown of one person; None when nobody is known."""
+    try:
+        return dict(_get(at, f"/v1/profiles/user:{urllib.parse.quote(person, safe='')}"))
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        raise
+
+
+def _ask(at: Addresses, sql: str) -> list[dict[str, Any]]:
+    url = f"{at.clickhouse_url}/?database={at.database}"
+    request = urllib.request.Request(url, f"{sql} FORMAT JSONEachRow".encode())
+    with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+        return [json.loads(line) for line in answer.read().splitlines()]
+
+
+def _get(at: Addresses, path: str) -> Any:
+    request = urllib.request.Request(
+        f"{at.api_url}{path}", headers={"Authorization": f"Bearer {at.key}"}
+    )
+    with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
+        return json.load(answer)
+
+
+def is_counted(at: Addresses, truth: Truth) -> bool:
+    """True once facts, counters and profiles include every acknowledged call of `truth`."""
+    try:
+        facts = read_facts(at, truth.run)
+        if ids_of(truth, facts)[0].keys() < truth.calls.keys():
+            return False
+        # Counters of a partition cover a prefix of it: as many as it had facts is enough.
+        of_facts = Counter(int(fact["kp"]) for fact in facts if fact["metric"])
+        of_counters: Counter[int] = Counter()
+        for row in read_counters(at, truth.run):
+            if row["metric"] in METRICS.values():
+                of_counters[int(row["kp"])] += int(row["value"])
+        if any(of_counters[kp] < count for kp, count in of_facts.items()):
+            return False
+        events = Counter(call["person"] for call in truth.calls.values())
+        for person, count in sorted(events.items())[:20]:
+            profile = read_profile(at, person)
+            if profile is None or profile["computed"]["events"] < count:
+                return False
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def wait_counted(at: Addresses, truth: Truth, since_s: float) -> float | None:
+    """Seconds from `since_s` (monotonic) until `is_counted`; None when it takes too long."""
+    while time.monotonic() - since_s < 2 * RESUMES_WITHIN_S:
+        if is_counted(at, truth):
+            return time.monotonic() - since_s
+        time.sleep(0.1)
+    return None
+
+
+def write_addresses(at: Addresses, path: Path) -> None:
+    """For `main`, later and by hand."""
+    path.write_text(json.dumps(asdict(at)))
