@@ -166,10 +166,7 @@ class Lane:
         due_s = latest_s = 0.0
         while not self._is_closing:
             wait_s = max(0.0, due_s - loop.time()) if self._is_touched else None
-            try:
-                batch = await asyncio.wait_for(self._inbox.get(), wait_s)
-            except TimeoutError:
-                batch = None
+            batch = await self._next(wait_s)
             if batch is not None and not self._is_closing:
                 for topic, records, to_offset in self._slices(batch):
                     if not self._is_touched:
@@ -185,6 +182,17 @@ class Lane:
                 await self._barrier()
         await self._barrier()
         self._done.set()
+
+    async def _next(self, wait_s: float | None) -> Batch | None:
+        """The next batch; None after `wait_s` without one."""
+        if not self._inbox.empty():
+            # wait_for with nothing left to wait would not even look: the lane went round idly, with
+            # batches waiting, from the time a barrier was due until the latest one.
+            return self._inbox.get_nowait()
+        try:
+            return await asyncio.wait_for(self._inbox.get(), wait_s)
+        except TimeoutError:
+            return None
 
     async def close(self) -> None:
         """Commit what is applied, and write nothing more. Batches not yet applied are dropped."""
