@@ -1,0 +1,130 @@
+"""Is what lanes wrote what they should have written?
+
+From the committed records of their outputs alone, against a recount of the inputs that shares no
+code with the product.
+"""
+
+from collections import Counter
+from typing import Any
+
+import orjson
+
+from schemas.codec import ACCEPTED, CURSOR, REJECTED, SUBJECT
+from schemas.events import Collected
+from schemas.subjects import CURSOR_KEY, PID_BYTES, Subject
+from tests.lane_log import TOPICS
+from tests.model.arrivals import Arrivals, by_pid
+from tests.model.memory_kafka import MemoryKafka
+from tests.stream_log import ORDER, visits_of
+
+
+def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
+    """Names of the promises that the logs break."""
+    found: set[str] = set()
+    accepted: list[Any] = []
+    rejected: list[Any] = []
+    people: dict[bytes, Subject] = {}
+    withheld: Counter[str] = Counter()
+    for p in range(kafka.partitions):
+        of_lane = [ACCEPTED.decode(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
+        set_aside = [REJECTED.decode(value) for _, value in _committed(kafka, TOPICS.rejected, p)]
+        subjects = _committed(kafka, TOPICS.subjects, p)
+        cursors = [CURSOR.decode(value) for key, value in subjects if key == CURSOR_KEY]
+        seqs = [each.seq for each in cursors]
+        if seqs != list(range(1, len(seqs) + 1)):
+            found.add("seq has a gap or a repeat")
+        for outputs in (of_lane, set_aside):
+            places = [(each.seq, each.index) for each in outputs]
+            if places != sorted(set(places)):
+                found.add("coordinates do not rise")
+            if not {seq for seq, _ in places} <= set(seqs):
+                found.add("outputs without their cursor")
+        people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
+        if cursors:
+            withheld.update({each.purpose: each.count for each in cursors[-1].withheld})
+        accepted += of_lane
+        rejected += set_aside
+    return (
+        found
+        | _wrong_counts(arrivals, accepted, rejected, withheld)
+        | _wrong_people(arrivals, people, accepted)
+    )
+
+
+def _committed(kafka: MemoryKafka, topic: str, p: int) -> list[tuple[bytes, Any]]:
+    log = kafka.logs[topic, p]
+    return [
+        (key or b"", value) for _, key, value in log.read(0, log.stable_end(), is_committed=True)
+    ]
+
+
+def _wrong_counts(
+    arrivals: Arrivals, accepted: list[Any], rejected: list[Any], withheld: Counter[str]
+) -> set[str]:
+    found: set[str] = set()
+    truth = arrivals.recount()
+    counts = Counter(each.event_id for each in accepted)
+    expected = Counter(call.event_id for call in truth.counted)
+    erasable = {call.event_id for call in truth.counted if call.pid in arrivals.erasable}
+    lost = expected - counts
+    if not counts.keys() <= arrivals.ever_sent:
+        found.add("accepted what nobody sent")
+    if lost.keys() - erasable:
+        found.add("lost")
+    if arrivals.was_cut:
+        # What a log lost may have been accepted before, and what it kept is read again.
+        return found | (
+            {"accepted twice"} if any(count > 1 for count in counts.values()) else set()
+        )
+    if counts - expected:
+        found.add("accepted twice")
+    consents = sum(change.pid in arrivals.erasable for _, change in arrivals.consents)
+    if not 0 <= withheld["erased"] - lost.total() <= consents:
+        found.add("withheld count is wrong")
+    if Counter((each.topic, each.partition, each.offset) for each in rejected) != truth.set_aside:
+        found.add("not set aside once")
+    return found
+
+
+def _wrong_people(
+    arrivals: Arrivals, people: dict[bytes, Subject], accepted: list[Any]
+) -> set[str]:
+    found: set[str] = set()
+    for pid in arrivals.erased:
+        known = people.get(pid)
+        if known is None or known.erased_at_ms is None:
+            if not arrivals.was_cut:  # else the request itself may be lost
+                found.add("erased person came back")
+        elif known.events or known.consents or known.spent:
+            found.add("erased person came back")
+    told = by_pid(accepted)
+    for pid in (pid for pids in arrivals.pids.values() for pid in pids):
+        if pid in arrivals.erasable:
+            continue
+        known, calls = people.get(pid), told.get(pid, [])
+        wanted = [change.recorded_at_ms for _, change in arrivals.consents if change.pid == pid]
+        if known is None:
+            if calls or wanted:
+                found.add("person is missing")
+            continue
+        if known.events != len(calls):
+            found.add("person counts otherwise")
+        changes = sum(change.delta for each in calls for change in each.visit_changes)
+        if not len(known.visits) // 34 == changes == visits_of(c.occurred_at_ms for c in calls):
+            found.add("visits count otherwise")
+        if [(each.currency, each.amount_micro) for each in known.spent] != _spent(calls):
+            found.add("money counts otherwise")
+        stamps = [each.recorded_at_ms for each in known.consents]
+        if stamps != wanted if not arrivals.was_cut else not set(wanted) <= set(stamps):
+            found.add("consents differ")
+    return found
+
+
+def _spent(calls: list[Collected]) -> list[tuple[str, int]]:
+    """The money of each order once, whoever tells of it how often."""
+    orders: dict[str, int] = {}
+    for call in calls:
+        if call.event == ORDER:
+            properties = orjson.loads(call.clear)["properties"]
+            orders.setdefault(properties["order_id"], int(properties["total"]))
+    return [("EUR", sum(orders.values()) * 1_000_000)] if orders else []
