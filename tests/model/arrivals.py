@@ -8,13 +8,15 @@ have made of them, in a few lines that know nothing of the product's rules.
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from typing import TypeVar
 
 import msgspec
 
 from schemas.codec import COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED
-from schemas.events import Collected
+from schemas.events import Accepted, Collected
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged, ErasureRequested
 from schemas.subjects import PID_BYTES
@@ -25,6 +27,7 @@ from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 WINDOW_MS = 1_000_000
 KINDS = {"new": 10.0, "again": 4.0, "reused": 0.7, "bad": 0.7, "misplaced": 0.7, "gap": 1.0,
          "aborted": 0.7, "consent": 1.0, "erasure": 0.5}  # fmt: skip
+Call = TypeVar("Call", Collected, Accepted)
 Place = tuple[str, int, int]
 """(topic, partition, offset)"""
 
@@ -180,9 +183,9 @@ class Arrivals:
         self.erased.add(pid)
 
 
-def by_pid(calls: list[Collected]) -> dict[bytes, list[Collected]]:
+def by_pid(calls: Sequence[Call]) -> dict[bytes, list[Call]]:
     """The calls of each person."""
-    found: dict[bytes, list[Collected]] = defaultdict(list)
+    found: dict[bytes, list[Call]] = defaultdict(list)
     for call in calls:
         found[call.pid].append(call)
     return found

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from schemas.codec import ACCEPTED, CURSOR, REJECTED, SUBJECT
-from schemas.events import Collected
+from schemas.events import Accepted, Rejected
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
@@ -21,8 +21,8 @@ from tests.stream_log import ORDER, visits_of
 def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
     """Names of the promises that the logs break."""
     found: set[str] = set()
-    accepted: list[Any] = []
-    rejected: list[Any] = []
+    accepted: list[Accepted] = []
+    rejected: list[Rejected] = []
     people: dict[bytes, Subject] = {}
     withheld: Counter[str] = Counter()
     for p in range(kafka.partitions):
@@ -59,7 +59,7 @@ def _committed(kafka: MemoryKafka, topic: str, p: int) -> list[tuple[bytes, Any]
 
 
 def _wrong_counts(
-    arrivals: Arrivals, accepted: list[Any], rejected: list[Any], withheld: Counter[str]
+    arrivals: Arrivals, accepted: list[Accepted], rejected: list[Rejected], withheld: Counter[str]
 ) -> set[str]:
     found: set[str] = set()
     truth = arrivals.recount()
@@ -87,7 +87,7 @@ def _wrong_counts(
 
 
 def _wrong_people(
-    arrivals: Arrivals, people: dict[bytes, Subject], accepted: list[Any]
+    arrivals: Arrivals, people: dict[bytes, Subject], accepted: list[Accepted]
 ) -> set[str]:
     found: set[str] = set()
     for pid in arrivals.erased:
@@ -120,7 +120,7 @@ def _wrong_people(
     return found
 
 
-def _spent(calls: list[Collected]) -> list[tuple[str, int]]:
+def _spent(calls: list[Accepted]) -> list[tuple[str, int]]:
     """The money of each order once, whoever tells of it how often."""
     orders: dict[str, int] = {}
     for call in calls:
