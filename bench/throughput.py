@@ -1,11 +1,13 @@
 """How many events does one stream worker handle in a second of its processor time?
 
     python -m bench.throughput [--events 200000] [--rounds 3] [--peer-events 20000]
+    python -m bench.throughput --before CHECKOUT    this checkout and an older one, in turns
 
 Each round fills fresh topics, then runs one Headwater worker with both sinks beside it until
-everything is in ClickHouse and Redis, then stock Faust on the same job in the same round: compare
-the two of one run, never numbers of different days. Processor time is the worker process's, user
-and system, from the first batch on. A row for each engine goes to bench/results.csv.
+everything is in ClickHouse and Redis, then the other engine on the same job in the same round:
+stock Faust, or Headwater as it was. Compare the two of one run, never numbers of different days.
+Processor time is the worker process's, user and system, from the first batch on. A row for each
+engine goes to bench/results.csv.
 """
 
 import argparse
@@ -33,7 +35,8 @@ from runtime.clickhouse import connect
 from runtime.embedded import EmbeddedStack, Wanted
 from runtime.settings import ClickHouse, Kafka, Redis, Settings
 
-RESULTS = Path(__file__).parent / "results.csv"
+HERE = Path(__file__).resolve().parent.parent
+RESULTS = HERE / "bench" / "results.csv"
 WITHIN_S = 300.0
 
 
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--peer-events", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--before", type=Path, help="a checkout to compare with, not stock Faust")
     parser.add_argument("--no-record", action="store_true", help="write no row to results.csv")
     chosen = parser.parse_args()
     ours: list[Round] = []
@@ -60,49 +64,72 @@ def main() -> None:
         EmbeddedStack(Path(folder) / "servers", Wanted(), say=print) as stack,
     ):
         for number in range(chosen.rounds):
-            settings = _settings(stack, Path(folder), number)
-            prepare_stores(settings)
-            ours.append(_headwater(settings, Path(folder), chosen.events, seed=number))
-            theirs.append(_stock_faust(settings, Path(folder), chosen.peer_events, seed=number))
+            work = Path(folder) / str(number)
+            work.mkdir()
+            settings = _settings(stack, work, f"bench{number}")
+            ours.append(_headwater(settings, work, HERE, chosen.events, seed=number))
+            if chosen.before:
+                again = work / "before"
+                again.mkdir()
+                settings = _settings(stack, again, f"before{number}")
+                before = chosen.before.resolve()
+                theirs.append(_headwater(settings, again, before, chosen.events, seed=number))
+            else:
+                theirs.append(_stock_faust(settings, work, chosen.peer_events, seed=number))
             ratio = ours[-1].per_cpu_s / theirs[-1].per_cpu_s
             print(
                 f"round {number + 1}: headwater {ours[-1].per_cpu_s:,.0f}/cpu-s "
-                f"({ours[-1].per_wall_s:,.0f}/s), stock Faust {theirs[-1].per_cpu_s:,.0f}/cpu-s: "
-                f"{ratio:.1f} times"
+                f"({ours[-1].per_wall_s:,.0f}/s), {'before' if chosen.before else 'stock Faust'} "
+                f"{theirs[-1].per_cpu_s:,.0f}/cpu-s: {ratio:.2f} times"
             )
         broker = stack.broker_kind
     if not chosen.no_record:
-        _record(f"throughput headwater, both sinks, {broker}", ours)
-        _record(f"throughput stock faust, no state log, {broker}", theirs)
+        name = f"throughput headwater, both sinks, {broker}"
+        _record(name, ours, HERE)
+        if chosen.before:
+            _record(f"{name}, before, same run", theirs, chosen.before)
+        else:
+            _record(f"throughput stock faust, no state log, {broker}", theirs, HERE)
 
 
-def _settings(stack: EmbeddedStack, folder: Path, number: int) -> Settings:
+def _settings(stack: EmbeddedStack, folder: Path, name: str) -> Settings:
     addresses = stack.addresses
     bare = Settings(
         data_dir=str(folder / "data"),
         kafka=Kafka(
             bootstrap_servers=addresses.bootstrap_servers,
-            topic_prefix=f"bench{number}.",
+            topic_prefix=f"{name}.",
             instance_id="bench",
             is_trial=stack.broker_kind == "trial",
         ),
-        redis=Redis(url=addresses.redis_url, key_prefix=f"bench{number}:"),
-        clickhouse=ClickHouse(url=addresses.clickhouse_url, database=f"bench{number}"),
+        redis=Redis(url=addresses.redis_url, key_prefix=f"{name}:"),
+        clickhouse=ClickHouse(url=addresses.clickhouse_url, database=name),
     )
     return provide_keys(bare, folder / "data").settings
 
 
-def _headwater(settings: Settings, folder: Path, events: int, *, seed: int) -> Round:
+def _headwater(
+    settings: Settings, folder: Path, checkout: Path, events: int, *, seed: int
+) -> Round:
+    prepare_stores(settings)
     accepted = fill(settings.kafka.bootstrap_servers, settings.topic_names.collected, events, seed)
     file = folder / f"settings{seed}.json"
-    file.write_text(settings.model_dump_json(), "utf-8")
+    # What is as we ship it stays out: another checkout may not know every name.
+    file.write_text(settings.model_dump_json(exclude_defaults=True), "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
     started: list[subprocess.Popen[bytes]] = []
 
     def start(role: str) -> tuple[subprocess.Popen[bytes], Path]:
         ready = folder / f"{role}{seed}.ready"
         log = (folder / f"{role}.log").open("ab")
         command = [sys.executable, "-m", "headwater", "run", role, "--settings", str(file)]
-        process = subprocess.Popen([*command, "--ready-file", str(ready)], stderr=log, stdout=log)
+        process = subprocess.Popen(
+            [*command, "--ready-file", str(ready)],
+            stderr=log,
+            stdout=log,
+            env=environment,
+            cwd=checkout,
+        )
         started.append(process)
         return process, ready
 
@@ -189,7 +216,7 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def _record(name: str, rounds: list[Round]) -> None:
+def _record(name: str, rounds: list[Round], checkout: Path) -> None:
     def spread(values: list[float]) -> list[str]:
         return [f"{value:.0f}" for value in (min(values), statistics.median(values), max(values))]
 
@@ -198,7 +225,7 @@ def _record(name: str, rounds: list[Round]) -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parent,
+        cwd=checkout,
     ).stdout.strip()
     machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
     is_new = not RESULTS.exists()
