@@ -10,6 +10,7 @@ import argparse
 import itertools
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -182,6 +183,7 @@ def main() -> int:
     if chosen.report:
         write_report()
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = Path(tempfile.mkdtemp(prefix="headwater-faults-"))
     is_well = run_all(named(chosen.fault), chosen.runs, time.monotonic() + chosen.seconds, root)
     print("\n".join(ledger.report(ledger.read(), FAULTS)))
