@@ -16,7 +16,7 @@ from runtime.vault import AsyncVault
 from schemas.errors import StoreRefused, StoreUnavailable, StreamError
 
 LOOKS_AGAIN_AFTER_S = 2.0
-KAFKA_SETTLES_S = 3.0
+KAFKA_SETTLES_S = 10.0
 """A topic that was just made has no leader for a moment."""
 
 LOST = (
