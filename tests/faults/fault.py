@@ -3,8 +3,11 @@
 import os
 import random
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from types import MappingProxyType
 
 from runtime import apache_kafka
@@ -41,8 +44,16 @@ def _lacks_root() -> str:
     return "" if os.geteuid() == 0 else "not root"
 
 
+@cache
 def _lacks_mount() -> str:
-    return _lacks_root() or ("" if shutil.which("mount") else "no mount")
+    if not shutil.which("mount"):
+        return "no mount"
+    with tempfile.TemporaryDirectory() as place:
+        done = subprocess.run(["mount", "-t", "tmpfs", "headwater", place], capture_output=True)
+        if done.returncode != 0:
+            return "may not mount a file system"
+        subprocess.run(["umount", place], check=True)
+    return ""
 
 
 NEEDS: Mapping[str, Callable[[], str]] = MappingProxyType(

@@ -2,7 +2,15 @@
 
 from collections.abc import Iterable
 
-from tests.faults import broker_faults, kill_faults, load_faults, pause_faults
+from tests.faults import (
+    broker_faults,
+    disk_faults,
+    kill_faults,
+    load_faults,
+    network_faults,
+    pause_faults,
+    store_faults,
+)
 from tests.faults.fault import Fault
 
 FAULTS: dict[str, Fault] = {
@@ -12,6 +20,9 @@ FAULTS: dict[str, Fault] = {
         *pause_faults.FAULTS,
         *load_faults.FAULTS,
         *broker_faults.FAULTS,
+        *network_faults.FAULTS,
+        *store_faults.FAULTS,
+        *disk_faults.FAULTS,
     )
 }
 

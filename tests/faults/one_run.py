@@ -56,7 +56,11 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
     violations: list[Violation] = []
     with sender.flowing():
         sender.wait_acknowledged(BEFORE_CALLS)
-        injected = fault.do(rig, random.Random(seed))
+        injected = 0
+        try:
+            injected = fault.do(rig, random.Random(seed))
+        except AssertionError as error:
+            violations.append(Violation("P", f"not as the fault demands: {error}"))
         over_s = time.monotonic()
         recovery_s = wait_counted(at, read_history(path), over_s)
         try:

@@ -15,7 +15,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 T = TypeVar("T")
@@ -70,7 +69,6 @@ class Proxy:
         """How many are open."""
         self.lost_answers = 0
         """Requests that reached the server and whose answer was swallowed, so far."""
-        self.resets = 0
         self._open: set[_Connection] = set()
         self._is_held: dict[Way, bool] = dict.fromkeys(WAYS, False)
         self._delay_s: dict[Way, float] = dict.fromkeys(WAYS, 0.0)
@@ -78,6 +76,7 @@ class Proxy:
         self._loses: Request = anything
         self._losses_left = 0
         self._lose_linger_s = 0.2
+        self._watching: tuple[Request, threading.Event] | None = None
         self._loop = asyncio.new_event_loop()
         self._changed: asyncio.Event
         self._server: asyncio.Server
@@ -104,12 +103,7 @@ class Proxy:
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     # -- faults
@@ -159,6 +153,16 @@ class Proxy:
 
         self._change(change)
 
+    def watch(self, request: Request) -> threading.Event:
+        """An event that is set when the next matching request is on its way to the server."""
+        seen = threading.Event()
+
+        def change() -> None:
+            self._watching = (request, seen)
+
+        self._change(change)
+        return seen
+
     # -- in the loop
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -187,7 +191,6 @@ class Proxy:
 
     def _reset(self, connections: Iterable[_Connection]) -> None:
         for connection in list(connections):
-            self.resets += 1
             for writer in (connection.client, connection.server):
                 _abort(writer)
 
@@ -276,6 +279,8 @@ class Proxy:
 
     def _is_lost(self, connection: _Connection, way: Way, data: bytes) -> bool:
         if way == "to server":
+            if self._watching is not None and self._watching[0](data):
+                self._watching[1].set()
             if self._losses_left > 0 and self._loses(data):
                 connection.is_doomed = True
             return False

@@ -16,11 +16,11 @@ from typing import Any, Protocol, Self
 
 from headwater.keys import provide_keys, write_private
 from headwater.roles import prepare_stores
-from runtime import apache_kafka
 from runtime.processes import free_ports
 from runtime.servers import ApacheKafka, ClickHouse, Valkey
 from runtime.settings import Settings
 from tests.faults.parts import Part, RolePart, ServerPart
+from tests.faults.standing import SideKafka, one_broker
 from tests.faults.supervisor import Supervisor
 from tests.kafka_cluster import KafkaCluster
 from tests.waiting import eventually
@@ -43,11 +43,11 @@ class Between(Protocol):
 class Plan:
     """What a fault wants of a rig; faults of equal plans share one.
 
-    `between` maps `redis` or `clickhouse`, of one role alone `ROLE/redis`, or one of three brokers
-    `kafka-1`, to what makes a Between from the server's host:port; as pairs, so that a plan can be
-    compared. Roles that no pair names talk to the server itself. `prepare` is given the rig's directory before anything
-    starts, `clean` when all has ended. `settings` overlays the roles' settings: (section, name,
-    value).
+    `between` maps `kafka`, `redis`, `clickhouse` or `collector`, of one role alone `ROLE/redis`, or
+    one of three brokers `kafka-1`, to what makes a Between from the server's host:port; as pairs,
+    so that a plan can be compared. Roles that no pair names talk to the server itself. `prepare` is
+    given the rig's directory before anything starts, `clean` when all has ended. `settings`
+    overlays the roles' settings: (section, name, value).
     """
 
     brokers: int = 1
@@ -91,7 +91,8 @@ class Rig:
 
     @property
     def collector_url(self) -> str:
-        return f"http://127.0.0.1:{self._ports['collector']}"
+        between = self.between.get("collector")
+        return f"http://{between.address if between else self._upstream('collector')}"
 
     @property
     def api_url(self) -> str:
@@ -136,10 +137,14 @@ class Rig:
             Valkey(self.directory),
             ClickHouse(self.directory),
         ]
+        make_kafka = dict(self.plan.between).get("kafka")
         if self.plan.brokers == 1:
-            servers.append(_one_broker(self.directory))
+            servers.append(one_broker(self.directory, SideKafka if make_kafka else ApacheKafka))
         for server in servers:
             server.ports = free_ports(server.port_count)
+            if make_kafka and isinstance(server, SideKafka):
+                self.between["kafka"] = make_kafka(f"127.0.0.1:{server.ports[2]}")
+                server.told = self.between["kafka"].address
             self.servers[server.name] = ServerPart(server)
             self.servers[server.name].start()
         address = servers[-1].address
@@ -179,6 +184,8 @@ class Rig:
     def _upstream(self, server: str) -> str:
         if server == "kafka":
             return self.kafka_address
+        if server == "collector":
+            return f"127.0.0.1:{self._ports['collector']}"
         url = self.settings.redis.url if server == "redis" else self.settings.clickhouse.url
         return url.partition("://")[2].partition("/")[0]
 
@@ -287,11 +294,3 @@ class Rig:
             part.is_held_down = False
             part.go_on()
         eventually(self.is_sound, within_s=within_s, every_s=0.1)
-
-
-def _one_broker(directory: Path) -> ApacheKafka:
-    tools = apache_kafka.look_for_tools()
-    apache_kafka.require(tools)
-    assert tools.java is not None
-    jars = apache_kafka.provide_jars(tools, print)
-    return ApacheKafka(directory, java=tools.java, jars=jars)
