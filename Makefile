@@ -40,6 +40,7 @@ fmt: $(INSTALLED)
 
 # Every fault until the ledger (tests/faults/ledger.csv) has it five times; goes on where it stopped.
 faults: $(INSTALLED)
+	$(if $(FAULT),,HEADWATER_TEST_BROKER=cluster $(BIN)/python -m pytest -q tests/contracts --ignore-glob='*/test_[io]n_*')
 	$(BIN)/python -m tests.faults.run $(if $(FAULT),--fault "$(FAULT)") $(if $(RUNS),--runs $(RUNS)) $(if $(SECONDS),--seconds $(SECONDS))
 
 bench: $(INSTALLED)

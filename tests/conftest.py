@@ -2,8 +2,8 @@
 
 Servers are never mocked: the broker speaks Kafka, Valkey is Valkey, ClickHouse is its own engine.
 Each starts once a session, when a test first asks for it. They are shared, so a test keeps to names
-of its own (`fresh_name`). HEADWATER_TEST_BROKER=apache|trial chooses the broker; by default it is
-the best that the machine can have. Tests that the machine cannot run are left out with a line at
+of its own (`fresh_name`). HEADWATER_TEST_BROKER=apache|trial|cluster chooses the broker; by default it
+is the best that the machine can have, alone. Tests that the machine cannot run are left out with a line at
 the end of the report that says why: never in silence.
 """
 
@@ -35,11 +35,13 @@ _WHAT = {"apache": "Apache Kafka", "node": "Node", "browser": "browser"}
 _left_out: Counter[tuple[str, str]] = Counter()
 
 
-def _chosen_broker() -> Choice:
+def _chosen_broker() -> Choice | Literal["cluster"]:
     chosen = os.environ.get("HEADWATER_TEST_BROKER", "auto")
-    if chosen not in ("auto", "apache", "trial"):
-        raise pytest.UsageError(f"HEADWATER_TEST_BROKER={chosen}: expected auto, apache or trial")
-    return cast(Choice, chosen)
+    if chosen not in ("auto", "apache", "trial", "cluster"):
+        raise pytest.UsageError(
+            f"HEADWATER_TEST_BROKER={chosen}: expected auto, apache, trial or cluster"
+        )
+    return cast(Choice | Literal["cluster"], chosen)
 
 
 def _reasons() -> dict[str, str]:
@@ -88,24 +90,39 @@ def fresh_name() -> FreshName:
 
 
 @pytest.fixture(scope="session")
-def broker_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """The broker alone, as a started stack."""
-    wanted = Wanted(broker=_chosen_broker(), redis=False, clickhouse=False)
-    with EmbeddedStack(tmp_path_factory.mktemp("broker"), wanted, say=print) as stack:
-        yield stack
+def _broker(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Literal["apache", "trial"]]]:
+    """(bootstrap.servers, kind) of the chosen broker."""
+    chosen, directory = _chosen_broker(), tmp_path_factory.mktemp("broker")
+    if chosen == "cluster":
+        with KafkaCluster(directory) as cluster:
+            yield cluster.bootstrap_servers, "apache"
+        return
+    wanted = Wanted(broker=chosen, redis=False, clickhouse=False)
+    with EmbeddedStack(directory, wanted, say=print) as stack:
+        assert stack.broker_kind != "external"
+        yield stack.addresses.bootstrap_servers, stack.broker_kind
 
 
 @pytest.fixture(scope="session")
-def kafka(broker_stack: EmbeddedStack) -> str:
+def kafka(_broker: tuple[str, str]) -> str:
     """bootstrap.servers of a real broker."""
-    return broker_stack.addresses.bootstrap_servers
+    return _broker[0]
 
 
 @pytest.fixture(scope="session")
-def broker_kind(broker_stack: EmbeddedStack) -> Literal["apache", "trial"]:
+def broker_kind(
+    _broker: tuple[str, Literal["apache", "trial"]],
+) -> Literal["apache", "trial"]:
     """Which broker `kafka` is."""
-    assert broker_stack.broker_kind != "external"
-    return broker_stack.broker_kind
+    return _broker[1]
+
+
+@pytest.fixture(scope="session")
+def replication() -> int:
+    """How many replicas a topic of `kafka` can have, and has in the contract's tests."""
+    return 3 if _chosen_broker() == "cluster" else 1
 
 
 @pytest.fixture(scope="module")

@@ -274,6 +274,10 @@ broker.heartbeat.interval.ms=1000
 controller.quorum.fetch.timeout.ms=3000
 controller.quorum.request.timeout.ms=3000
 replica.lag.time.max.ms=10000
+# A test that waits for something to be forgotten waits seconds.
+log.initial.task.delay.ms=1000
+log.retention.check.interval.ms=1000
+log.cleaner.backoff.ms=1000
 replica.fetch.backoff.ms=200
 replica.socket.timeout.ms=10000
 """

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import pytest
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from runtime import transactions
@@ -23,6 +22,7 @@ from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.partitioning import partition_of
 from schemas.topics import PARTITIONER, Topics
 from tests.conftest import FreshName
+from tests.contracts.broker import Broker
 from tests.waiting import eventually
 
 MakeProducer = Callable[[str], LaneProducer]
@@ -36,14 +36,20 @@ def raise_fault(why: str) -> NoReturn:
     raise Fault(why)
 
 
-def settings_of(kafka: str, fresh_name: FreshName, **values: Any) -> Settings:
+def settings_of(broker: Broker, fresh_name: FreshName, **values: Any) -> Settings:
     prefix = f"{fresh_name('broker')}."
-    return Settings(kafka=Kafka(bootstrap_servers=kafka, topic_prefix=prefix, **values))
+    kafka = Kafka(
+        bootstrap_servers=broker.servers,
+        replication_factor=broker.replication,
+        topic_prefix=prefix,
+        **values,
+    )
+    return Settings(kafka=kafka)
 
 
 @pytest.fixture
-def topics(kafka: str, fresh_name: FreshName) -> Topics:
-    settings = settings_of(kafka, fresh_name, partitions=1)
+def topics(broker: Broker, fresh_name: FreshName) -> Topics:
+    settings = settings_of(broker, fresh_name, partitions=1)
     ensure_topics(settings)
     return settings.topic_names
 
@@ -75,15 +81,15 @@ def end_of(kafka: str, topic: str) -> int:
 
 @pytest.mark.parametrize("partitions", [3, 8])
 def test_producer_chooses_the_partition_that_we_compute(
-    kafka: str, fresh_name: FreshName, partitions: int
+    broker: Broker, fresh_name: FreshName, partitions: int
 ) -> None:
-    settings = settings_of(kafka, fresh_name, partitions=partitions)
+    settings = settings_of(broker, fresh_name, partitions=partitions)
     ensure_topics(settings)
     chance = random.Random(partitions)
     keys = [chance.randbytes(16) for _ in range(300)]
     keys += [chance.randbytes(size) for size in range(1, 40)]
     chosen: dict[bytes, int] = {}
-    producer = Producer({"bootstrap.servers": kafka, "partitioner": PARTITIONER})
+    producer = broker.producer(partitioner=PARTITIONER)
     for key in keys:
         producer.produce(
             settings.topic_names.collected,
@@ -103,8 +109,9 @@ def settings_on_the_broker(kafka: str, topic: str) -> dict[str, str]:
     return {name: entry.value for name, entry in described.items()}
 
 
-def test_topics_are_created_once_as_configured(kafka: str, fresh_name: FreshName) -> None:
-    settings = settings_of(kafka, fresh_name, partitions=2).model_copy(
+def test_topics_are_created_once_as_configured(broker: Broker, fresh_name: FreshName) -> None:
+    kafka = broker.servers
+    settings = settings_of(broker, fresh_name, partitions=2).model_copy(
         update={"topics": {"events.accepted": TopicSettings(retention_days=3)}}
     )
     names = settings.topic_names
@@ -116,10 +123,15 @@ def test_topics_are_created_once_as_configured(kafka: str, fresh_name: FreshName
     assert int(accepted["max.message.bytes"]) > int(
         settings_on_the_broker(kafka, names.collected)["max.message.bytes"]
     )
+    if broker.replication == 3:
+        assert accepted["min.insync.replicas"] == "2"
+        assert accepted["unclean.leader.election.enable"] == "false"
 
 
-def test_topic_with_another_partition_count_is_refused(kafka: str, fresh_name: FreshName) -> None:
-    settings = settings_of(kafka, fresh_name, partitions=2)
+def test_topic_with_another_partition_count_is_refused(
+    broker: Broker, fresh_name: FreshName
+) -> None:
+    settings = settings_of(broker, fresh_name, partitions=2)
     ensure_topics(settings)
     wrong = settings.kafka.model_copy(update={"partitions": 3})
     with pytest.raises(StoreRefused, match=r"has 2 partitions, \[kafka\] partitions says 3"):
