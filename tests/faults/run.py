@@ -117,7 +117,13 @@ def _run(stage: Stage, fault: Fault, run: str) -> bool:
     seed = random.SystemRandom().randrange(10**6)
     began = time.monotonic()
     rig = stage.rig_for(fault.plan)
-    outcome = run_once(rig, fault, seed, f"{run}-{seed}")
+    try:
+        outcome = run_once(rig, fault, seed, f"{run}-{seed}")
+    except Exception as error:
+        # Not a verdict on the product yet: somebody has to look.
+        say(f"TROUBLE {fault.name}, seed {seed}: {type(error).__name__}: {error}")
+        stage.leave(keep=True)
+        return False
     stage.outcomes.append(outcome)
     took_s = time.monotonic() - began
     _write_down(outcome)
