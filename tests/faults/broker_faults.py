@@ -53,9 +53,47 @@ def _one_of_three(how: str) -> Fault:
     return Fault(f"one of three brokers {how}", do, plan=THREE)
 
 
+def _two_of_three(rig: Rig, chance: random.Random) -> int:
+    """Nothing can be acknowledged until one of them is back; what was, is there."""
+    victims = chance.sample([part for name, part in rig.servers.items() if "kafka" in name], 2)
+    for victim in victims:
+        victim.is_held_down = True
+    for victim in victims:
+        victim.kill()
+        time.sleep(chance.uniform(0.0, 0.5))
+    time.sleep(chance.uniform(2.0, 8.0))
+    for victim in victims:
+        victim.is_held_down = False
+    for victim in victims:
+        victim.wait_ready()
+    return 2
+
+
+def _rolling_restart(rig: Rig, chance: random.Random) -> int:
+    """As for a new version: one after another, each taking part again before the next."""
+    brokers = [part for name, part in rig.servers.items() if "kafka" in name]
+    for broker in chance.sample(brokers, len(brokers)):
+        broker.terminate()
+        broker.wait_ended(60)
+        broker.wait_ready()
+    return len(brokers)
+
+
+def _everything(rig: Rig, chance: random.Random) -> int:
+    """Every process of the machine but the sender's: servers and roles."""
+    time.sleep(chance.uniform(0.2, 2.0))
+    parts = list(rig.parts.values())
+    for part in chance.sample(parts, len(parts)):
+        part.kill()
+    return len(parts)
+
+
 FAULTS = [
     Fault("broker killed and restarted", _kill),
     Fault("broker stopped by SIGTERM and restarted", _terminate),
     Fault("broker asleep for 3 to 14 s", _pause),
+    Fault("kill -9 every server and every role at once", _everything),
     *(_one_of_three(how) for how in ("killed", "stopped", "paused")),
+    Fault("two of three brokers killed and restarted", _two_of_three, plan=THREE),
+    Fault("rolling restart of three brokers", _rolling_restart, plan=THREE),
 ]

@@ -4,7 +4,7 @@ Shares no code with the product: it reads the file of history, ClickHouse by pla
 profiles from the API, the explanations of what was set aside from the log, and counts for itself.
 It says
 
-    L  an acknowledged input is missing, in facts, counters or a profile
+    L  an acknowledged input is missing: in facts, counters, a profile or the API's numbers
     D  an input is counted twice, or something is counted that nobody sent
     P  progress did not resume in time after the fault was over
     R  an event that was set aside is not explained, or explained too often
@@ -25,6 +25,9 @@ from tests.faults.truth import METRICS, Truth, ids_of, read_history
 
 MINUTE_MS = 60_000
 VISIT_GAP_MS = 30 * MINUTE_MS
+PEOPLE = {"Email Opened": "unique_opened", "Order Completed": "buyers"}
+"""Which number of different people an event belongs to."""
+
 EMAILS = frozenset({"Email Sent", "Email Opened"})
 TOLD = 5
 
@@ -45,6 +48,7 @@ def judge(truth: Truth, seen: Seen) -> list[Violation]:
     found = [
         *_judge_facts(truth, seen.facts),
         *_judge_counters(truth, seen),
+        *_judge_campaigns(truth, seen),
         *_judge_profiles(truth, seen),
         *_judge_rejected(truth, seen.rejected),
     ]
@@ -103,6 +107,31 @@ def _judge_counters(truth: Truth, seen: Seen) -> list[Violation]:
         if shown[key] != wanted[key]:
             kind = "L" if shown[key] < wanted[key] else "D"
             found.append(Violation(kind, f"counter {key}: {shown[key]}, truth {wanted[key]}"))
+    return found
+
+
+def _judge_campaigns(truth: Truth, seen: Seen) -> list[Violation]:
+    """What people are shown: the sums again, and how many different people are behind them."""
+    wanted: dict[str, Counter[str]] = defaultdict(Counter)
+    people: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for call in _counting(truth, seen):
+        campaign, event = call["campaign"], call["event"]
+        if METRICS[event]:
+            wanted[campaign][METRICS[event]] += 1
+        if event in PEOPLE:
+            people[campaign, PEOPLE[event]].add(call["person"])
+        if event not in EMAILS:
+            people[campaign, "visitors"].add(call["person"])
+    for (campaign, name), who in people.items():
+        wanted[campaign][name] = len(who)
+    found = []
+    for campaign in sorted(wanted.keys() | seen.campaigns.keys()):
+        shown = seen.campaigns.get(campaign, {})
+        for name in {*METRICS.values(), *PEOPLE.values(), "visitors"} - {""}:
+            truly, now = wanted[campaign][name], shown.get(name, 0)
+            if now != truly:
+                kind = "L" if now < truly else "D"
+                found.append(Violation(kind, f"API: {campaign} {name}: {now}, truth {truly}"))
     return found
 
 

@@ -121,7 +121,7 @@ class ServerPart(Part):
         return self.server.is_alive()
 
     def is_ready(self) -> bool:
-        return self.is_alive() and self.server._is_ready()
+        return self.is_alive() and self.server._is_ready()  # asked once, without waiting
 
     def _start(self) -> None:
         self.server.start()

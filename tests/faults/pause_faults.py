@@ -5,6 +5,7 @@ import time
 
 from tests.faults.fault import Fault
 from tests.faults.rig import SINKS, Rig
+from tests.waiting import eventually
 
 SESSION_S = 10.0
 """broker_session_timeout of the streams, session.timeout.ms of the sinks."""
@@ -28,13 +29,38 @@ def _sleep_past_session(role: str) -> Fault:
     return Fault(f"SIGSTOP {role} past its session, then SIGCONT", do)
 
 
+OPENING = ("streams.after-fence", "streams.within-rebuild", "streams.before-flow")
+
+
+def _stop_while_opening(rig: Rig, chance: random.Random) -> int:
+    """Asleep between fencing, rebuild and flow; replaced; awake."""
+    point = chance.choice(OPENING)
+    rig.arm(point, "stop")
+    eventually(chance.choice(rig.streams).kill, within_s=20)
+    _sleep_where_stopped(rig, point, chance)
+    return 1
+
+
 def _stop_in_commit(rig: Rig, chance: random.Random) -> int:
     """Asleep with a commit under way; replaced; awake."""
     rig.arm("streams.within-commit", f"{chance.uniform(0, 0.01):.4f} stop")
-    pid = rig.wait_hit("streams.within-commit")
+    _sleep_where_stopped(rig, "streams.within-commit", chance)
+    return 1
+
+
+def _sleep_where_stopped(rig: Rig, point: str, chance: random.Random) -> None:
+    pid = rig.wait_hit(point, 60)
     (victim,) = [part for part in rig.streams if part.pid == pid]
     time.sleep(SESSION_S + chance.uniform(2.0, 6.0))
     victim.go_on()
+
+
+def _pause_collector(rig: Rig, chance: random.Random) -> int:
+    """Its connections to Kafka and the vault grow old meanwhile; senders give up and come again."""
+    time.sleep(chance.uniform(0.1, 1.0))
+    rig.roles["collector"].pause()
+    time.sleep(chance.uniform(5.0, 15.0))
+    rig.roles["collector"].go_on()
     return 1
 
 
@@ -73,6 +99,8 @@ def _come_and_go(rig: Rig, chance: random.Random) -> int:
 FAULTS = [
     *(_sleep_past_session(role) for role in ("streams", *SINKS)),
     Fault("SIGSTOP streams in a commit past its session, then SIGCONT", _stop_in_commit),
+    Fault("SIGSTOP streams between fencing, rebuild and flow, then SIGCONT", _stop_while_opening),
+    Fault("SIGSTOP collector for 5 to 15 s, then SIGCONT", _pause_collector),
     *(_second_sink(role) for role in SINKS),
     Fault("stream workers join and leave every few seconds", _come_and_go),
 ]

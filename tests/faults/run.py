@@ -93,7 +93,7 @@ def run_all(faults: Sequence[Fault], runs: int, until_s: float, root: Path) -> b
 
 
 def _todo(faults: Sequence[Fault], runs: int) -> Iterator[Fault]:
-    """Plan by plan, and within a plan round by round, so that a short time touches every fault."""
+    """Plan by plan, and within a plan round by round, those first that were done least."""
     rows = ledger.read()
     missing = {
         fault.name: runs - len(ledger.runs_of(fault.name, rows))
@@ -103,8 +103,8 @@ def _todo(faults: Sequence[Fault], runs: int) -> Iterator[Fault]:
     plans = list(dict.fromkeys(f.plan for f in faults if missing.get(f.name, 0) > 0))
     for plan in plans:
         of_plan = [fault for fault in faults if fault.plan == plan and fault.name in missing]
-        for round_ in range(runs):
-            yield from (fault for fault in of_plan if missing[fault.name] > round_)
+        for still in range(runs, 0, -1):
+            yield from (fault for fault in of_plan if missing[fault.name] >= still)
 
 
 def _is_left_out(fault: Fault) -> bool:

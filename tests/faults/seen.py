@@ -41,6 +41,8 @@ class Seen:
     counters: list[dict[str, Any]] = field(default_factory=list)
     profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
+    campaigns: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Campaign -> its numbers by name, as the API shows them."""
     recovery_s: float | None = 0.0
     """From the end of the fault until everything acknowledged by then was counted; None: never."""
 
@@ -55,6 +57,7 @@ def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen
         counters=read_counters(at, truth.run),
         profiles={person: found for person in truth.people if (found := read_profile(at, person))},
         rejected=read_explanations(at.kafka, truth.explained_from),
+        campaigns=read_campaigns(at, truth.run),
         recovery_s=recovery_s,
     )
 
@@ -77,6 +80,16 @@ def read_counters(at: Addresses, run: str) -> list[dict[str, Any]]:
         "toString(sum(value)) AS value FROM counters FINAL "
         f"WHERE startsWith(campaign_id, '{run}/') GROUP BY ALL",
     )
+
+
+def read_campaigns(at: Addresses, run: str) -> dict[str, dict[str, int]]:
+    """The numbers of the run's campaigns, people included."""
+    shown = _get(at, "/v1/campaigns")["campaigns"]
+    return {
+        each["campaign_id"]: each["counters"]
+        for each in shown
+        if each["campaign_id"].startswith(f"{run}/")
+    }
 
 
 def read_profile(at: Addresses, person: str) -> dict[str, Any] | None:

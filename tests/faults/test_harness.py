@@ -82,6 +82,15 @@ def shown(truth: Truth) -> Seen:
         if call["amount_micro"]:
             rows.append(("revenue", "EUR", call["amount_micro"]))
         seen.counters += [_row(call, *row) for row in rows]
+        numbers = seen.campaigns.setdefault(call["campaign"], {})
+        if metric:
+            numbers[metric] = numbers.get(metric, 0) + 1
+    for campaign, numbers in seen.campaigns.items():
+        theirs = [call for call in truth.calls.values() if call["campaign"] == campaign]
+        numbers["visitors"] = len({c["person"] for c in theirs if "Email" not in c["event"]})
+        numbers["buyers"] = len({c["person"] for c in theirs if c["amount_micro"]})
+        opened = {c["person"] for c in theirs if c["event"] == "Email Opened"}
+        numbers["unique_opened"] = len(opened)
     for person, calls in people.items():
         visiting = [call for call in calls if not str(call["event"]).startswith("Email")]
         if visiting:
@@ -150,6 +159,14 @@ SPOILT: dict[str, tuple[str, Callable[[Truth, Seen], object]]] = {
         lambda truth, seen: seen.counters.append(dict(seen.counters[0])),
     ),
     "a visit counts twice": ("D", _count_visit_twice),
+    "a person is missing in the API's numbers": (
+        "L",
+        lambda truth, seen: next(iter(seen.campaigns.values())).update(visitors=0),
+    ),
+    "a person is there twice in the API's numbers": (
+        "D",
+        lambda truth, seen: next(iter(seen.campaigns.values())).update(buyers=60),
+    ),
     "a profile is lost": ("L", lambda truth, seen: seen.profiles.popitem()),
     "a profile is older": (
         "L",
