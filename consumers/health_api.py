@@ -15,7 +15,7 @@ import redis.asyncio
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from fastapi import APIRouter, Depends, Response
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from runtime.access import Access
 from runtime.problems import Fault, problem_answer
@@ -107,7 +107,9 @@ def check_redis(url: str) -> Check:
     return check
 
 
-def build_router(readiness: Readiness, access: Access) -> APIRouter:
+def build_router(
+    readiness: Readiness, access: Access, metrics: Callable[[], Awaitable[bytes]]
+) -> APIRouter:
     """`GET /healthz`, `/readyz`, `/metrics`."""
     router = APIRouter(tags=["Operation"])
 
@@ -134,10 +136,10 @@ def build_router(readiness: Readiness, access: Access) -> APIRouter:
         "/metrics",
         response_class=Response,
         dependencies=[Depends(access.require("operator"))],
-        summary="Numbers of this process, for Prometheus",
+        summary="Numbers of this process, and of all under `headwater up`, for Prometheus",
     )
     async def get_metrics() -> Response:
         """Prometheus's text format."""
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
 
     return router

@@ -122,7 +122,7 @@ def run(
     roles: Annotated[
         list[str],
         typer.Argument(
-            help="collector, api, streams, subjects-to-redis, accepted-to-clickhouse.",
+            help="collector, api, streams, subjects-to-redis, accepted-to-clickhouse, reconciler.",
             show_default=False,
         ),
     ],
@@ -144,14 +144,18 @@ def run(
     if len(plan) > 1:
         options = [("--config", config), ("--data-dir", data_dir), ("--settings", settings)]
         given = [text for name, path in options if path for text in (name, str(path))]
-        raise typer.Exit(run_side_by_side(roles, given))
+        raise typer.Exit(run_side_by_side(roles, given, metrics_port=in_force.metrics.port))
 
     def say_ready() -> None:
         if ready_file is not None:
             ready_file.write_text(f"{os.getpid()}\n", "utf-8")
 
+    is_supervised = ready_file is not None
+    metrics_file = ready_file.with_suffix(".metrics") if ready_file is not None else None
     ((name, together),) = plan.items()
-    run_process(name, together, in_force, say_ready, is_supervised=ready_file is not None)
+    run_process(
+        name, together, in_force, say_ready, metrics_file=metrics_file, is_supervised=is_supervised
+    )
 
 
 @app.command(epilog="Example: headwater replay orders.csv --mapping orders.mapping.toml")
@@ -188,12 +192,31 @@ def replay(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: headwater verify --json")
-def verify(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
+@app.command(epilog="Example: headwater verify --watch --every 60")
+def verify(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until Ctrl-C; one line a change of the verdict.")
+    ] = False,
+    every: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="With --watch: seconds between two looks; by default as configured."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
     """Count everything again from the facts, and compare with the live counters."""
     from headwater.verify import verify as recount
 
-    verdict = recount(settings_in_force(chosen_settings(config, data_dir=data_dir)))
+    settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
+    if watch:
+        from headwater.reconcile import watch_verdicts
+
+        watch_verdicts(settings, every_s=every, say=_say, as_json=as_json)
+        return
+    verdict = recount(settings)
     if as_json:
         _print_json(verdict.to_json())
     else:

@@ -9,10 +9,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -26,6 +27,7 @@ from consumers import (
     health_api,
     profiles_api,
     rejected_api,
+    verification_api,
 )
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.health_api import Check, Readiness
@@ -33,6 +35,7 @@ from producers import http_to_collected
 from producers.calls_to_collected import Collector
 from runtime.access import Access
 from runtime.metrics import counter, histogram
+from runtime.metrics_of_all import MetricsOfAll
 from runtime.problems import install_problems
 from runtime.settings import Settings
 from runtime.vault import Vault
@@ -44,15 +47,21 @@ GRACE_S = 10
 """Requests under way get this long to end when the process is asked to stop."""
 
 
-def serve(settings: Settings, roles: Sequence[str], on_ready: Callable[[], None]) -> None:
+def serve(
+    settings: Settings,
+    roles: Sequence[str],
+    on_ready: Callable[[], None],
+    others: Mapping[str, Path] | None = None,
+) -> None:
     """Answer on [http] host and port until SIGTERM or Ctrl-C; then finish what is under way.
 
-    `on_ready` is called once connections are accepted. Raises SettingInvalid when the port is
-    taken, StoreUnavailable or StoreRefused when a part does not start.
+    `on_ready` is called once connections are accepted. `others` names the processes whose numbers
+    /metrics shows beside ours, and the files that hold their addresses. Raises SettingInvalid when
+    the port is taken, StoreUnavailable or StoreRefused when a part does not start.
     """
     listener = _listen(settings)
     with listener:
-        app = build_app(settings, roles)
+        app = build_app(settings, roles, others)
         config = uvicorn.Config(
             app,
             loop="uvloop",
@@ -161,8 +170,10 @@ class Parts:
             end()
 
 
-def build_app(settings: Settings, roles: Sequence[str]) -> FastAPI:
-    """The application of `roles`; its Parts are in `app.state.parts`."""
+def build_app(
+    settings: Settings, roles: Sequence[str], others: Mapping[str, Path] | None = None
+) -> FastAPI:
+    """The application of `roles`; its Parts are in `app.state.parts`. `others`: see `serve`."""
     access = Access(settings.http.keys)
     parts = Parts()
     app = FastAPI(
@@ -177,8 +188,9 @@ def build_app(settings: Settings, roles: Sequence[str]) -> FastAPI:
         _add_collector(app, settings, parts)
     if API in roles:
         _add_api(app, settings, access, parts)
+    metrics = MetricsOfAll("http", others, settings.http.keys.get("operator", ""))
     parts.checks["kafka"] = health_api.check_kafka(settings)
-    app.include_router(health_api.build_router(Readiness(parts.checks), access))
+    app.include_router(health_api.build_router(Readiness(parts.checks), access, metrics.text))
     install_problems(app)
     app.add_middleware(Observed)
     describe = app.openapi
@@ -212,6 +224,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
     rejected = rejected_api.RejectedReader(settings)
+    verification = verification_api.Verification(reader, settings.topic_names)
 
     async def check_clickhouse() -> None:
         await campaigners.counts.progress()
@@ -229,6 +242,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     parts.stream_ends.append(campaigners.live.end_streams)
     app.include_router(campaigns_page.build_router())
     app.include_router(campaigns_api.build_router(campaigners, access))
+    app.include_router(verification_api.build_router(verification, access))
     app.include_router(profiles_api.build_router(profiles, settings, access))
     app.include_router(rejected_api.build_router(rejected, access))
 

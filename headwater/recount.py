@@ -95,6 +95,8 @@ class Difference:
     minute: str | None = None
     live: int | None = None
     verified: int | None = None
+    times: int = 1
+    """More than one for a line that stands for those which are not told one by one."""
 
 
 def differing_counters(ask: Ask, counted_until: CountedUntil, topic: str) -> Iterator[Difference]:
@@ -112,7 +114,8 @@ def differing_counters(ask: Ask, counted_until: CountedUntil, topic: str) -> Ite
             if told <= LISTED:
                 yield difference
     if told > LISTED:
-        yield Difference("counter", f"... and {told - LISTED} counters more")
+        more = told - LISTED
+        yield Difference("counter", f"... and {more} counters more", times=more)
 
 
 def _compare(

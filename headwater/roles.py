@@ -6,6 +6,7 @@ a store that is away is waited for inside, everything else ends the process, and
 it (`headwater up`, a container) starts it again.
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,11 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from headwater.keys import write_private
 from runtime.logs import configure_logs
+from runtime.metrics import GaugeName
+from runtime.metrics_port import PATH, serve_metrics
 from runtime.settings import Settings
+from runtime.stalls import Place
+from runtime.watchdog import Watch, start_watchdog
 from schemas.errors import SettingInvalid
 
 PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -26,6 +33,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "streams": ("streams",),
         "subjects-to-redis": ("subjects-to-redis",),
         "accepted-to-clickhouse": ("accepted-to-clickhouse",),
+        "reconciler": ("reconciler",),
     }
 )
 """Process -> its roles, in the order in which they stop."""
@@ -71,51 +79,106 @@ def run_process(
     settings: Settings,
     on_ready: Ready,
     *,
+    metrics_file: Path | None = None,
     is_supervised: bool = False,
 ) -> None:
     """Do the work of one process until SIGTERM or Ctrl-C; returns, or leaves by SystemExit.
 
-    `is_supervised` ties its life to the process that started it.
+    Its numbers are shown on [metrics] port, or on a free one that is written to `metrics_file`.
+    `is_supervised` ties its life to the process that started it. Raises SettingInvalid when the
+    port is taken.
     """
     configure_logs(role=name, as_json=not sys.stderr.isatty())
     if is_supervised:
         _leave_with_parent()
+    if name != "http":
+        show_metrics(settings, metrics_file)
     # A process that died is replaced at once, not after its group has missed it.
     member = settings.kafka.instance_id or None
+    watch_sink = _watchdog(settings, "headwater_sink_lag_records", lambda at: (name, str(at[1])))
     if name == "http":
         from headwater.http import serve
 
-        serve(settings, roles, on_ready)
+        serve(settings, roles, on_ready, _metrics_of_others(metrics_file))
     elif name == "streams":
         # Faust reads options of its own from the command line when it is imported.
         sys.argv = sys.argv[:1]
         from streams.app import run_streams
 
-        run_streams(settings, on_ready=on_ready)
+        watch = _watchdog(settings, "headwater_lane_lag_records", lambda at: (at[0], str(at[1])))
+        run_streams(settings, on_ready=on_ready, watch=watch)
     elif name == "subjects-to-redis":
         from sinks.subjects_to_redis import run_subjects_to_redis
 
-        run_subjects_to_redis(settings, _stop_on_signal(), member=member, on_ready=on_ready)
-    else:
+        run_subjects_to_redis(
+            settings, stop_on_signal(), member=member, on_ready=on_ready, watch=watch_sink
+        )
+    elif name == "accepted-to-clickhouse":
         from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
 
-        run_accepted_to_clickhouse(settings, _stop_on_signal(), member=member, on_ready=on_ready)
+        run_accepted_to_clickhouse(
+            settings, stop_on_signal(), member=member, on_ready=on_ready, watch=watch_sink
+        )
+    else:
+        from headwater.reconcile import reconcile
+
+        reconcile(settings, stop_on_signal(), on_ready=on_ready)
 
 
-def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:
+def _metrics_of_others(ours: Path | None) -> dict[str, Path]:
+    """Process -> where it says where its numbers are; only under a `headwater up`."""
+    if ours is None:
+        return {}
+    return {name: ours.with_name(f"{name}.metrics") for name in PROCESSES if name != "http"}
+
+
+def _watchdog(
+    settings: Settings, lag_gauge: GaugeName, labels_of: Callable[[Place], tuple[str, ...]]
+) -> Watch:
+    return partial(
+        start_watchdog,
+        bootstrap_servers=settings.kafka.bootstrap_servers,
+        limit_s=settings.time.stuck_after_s,
+        lag_gauge=lag_gauge,
+        labels_of=labels_of,
+    )
+
+
+def show_metrics(settings: Settings, file: Path | None = None) -> None:
+    """This process's numbers are on [metrics] port, or on a free one that `file` then names.
+
+    Raises SettingInvalid when the port is taken.
+    """
+    keys = [key for role, key in settings.http.keys.items() if role in ("operator", "admin")]
+    if file is not None:
+        # Beside others on this host: a configured port would be everybody's.
+        port = serve_metrics("127.0.0.1", 0, keys)
+        write_private(file, f"http://127.0.0.1:{port}{PATH}\n")
+    elif settings.metrics.port:
+        serve_metrics(settings.metrics.host, settings.metrics.port, keys)
+
+
+def run_side_by_side(
+    names: Sequence[str], arguments: Sequence[str], *, metrics_port: int = 0
+) -> int:
     """Run several processes of roles as children; when one ends, end the others.
 
-    Answers the first exit code that is not 0. Restarting is the business of whoever started us.
+    `metrics_port` is that of the first one beside collector and API; the others take those after
+    it. Answers the first exit code that is not 0. Restarting is the business of whoever started us.
     """
     plan = plan_processes(names)
-    stopping = _stop_on_signal()
+    stopping = stop_on_signal()
     tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), "SIGTERM"]
+    ports = itertools.count(metrics_port)
     children = [
         subprocess.Popen(
             [*tether, sys.executable, "-m", "headwater", "run", *roles, *arguments],
             start_new_session=True,
+            env={**os.environ, "HEADWATER_METRICS_PORT": str(next(ports))}
+            if metrics_port and name != "http"
+            else None,
         )
-        for roles in plan.values()
+        for name, roles in plan.items()
     ]
     while not stopping.wait(0.1) and all(child.poll() is None for child in children):
         pass
@@ -125,7 +188,7 @@ def run_side_by_side(names: Sequence[str], arguments: Sequence[str]) -> int:
     return next((1 for child in children if child.returncode not in (0, -signal.SIGTERM)), 0)
 
 
-def _stop_on_signal() -> threading.Event:
+def stop_on_signal() -> threading.Event:
     """An event that is set once somebody asks this process to stop."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -49,6 +49,7 @@ class RoleProcess:
         self.log_file = data_dir / "logs" / f"{name}.log"
         self._pid_file = data_dir / "run" / f"{name}.pid"
         self._ready_file = data_dir / "run" / f"{name}.ready"
+        self._metrics_file = self._ready_file.with_suffix(".metrics")
         self._arguments = ["run", *roles, "--settings", str(settings_file)]
         self._arguments += ["--ready-file", str(self._ready_file)]
         self._child: Child | None = None
@@ -57,6 +58,7 @@ class RoleProcess:
         """Start it, after stopping one that a killed owner left."""
         self.stop_left_over()
         self._ready_file.unlink(missing_ok=True)
+        self._metrics_file.unlink(missing_ok=True)
         self._child = start_child(
             self.name,
             [sys.executable, "-m", "headwater", *self._arguments],
@@ -96,6 +98,7 @@ class RoleProcess:
         if self._child is not None:
             self._child.stop(within_s=ROLE_STOPS_WITHIN_S)
         self._ready_file.unlink(missing_ok=True)
+        self._metrics_file.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)

@@ -47,13 +47,18 @@ class Verdict:
         """True if the counters equal the facts; `lag` events may still be on their way."""
         return not self.differences
 
+    @property
+    def difference_count(self) -> int:
+        """How many things differ; of some kinds only the first hundred are looked for."""
+        return sum(difference.times for difference in self.differences)
+
     def lines(self) -> list[str]:
         """The verdict for people, one line a difference."""
         behind = f", {self.lag} offsets of the log not counted yet" if self.lag else ""
         scope = f"{self.counters} counters, {self.facts} facts{behind}"
         if self.is_verified:
             return [f"live = verified ({scope})"]
-        more = f"live differs from the facts: {len(self.differences)} differences ({scope})"
+        more = f"live differs from the facts: {self.difference_count} differences ({scope})"
         return [more, *(difference.line for difference in self.differences)]
 
     def to_json(self) -> dict[str, Any]:

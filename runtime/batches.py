@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.crash import crash
-from runtime.guarded_faust import Event, Topic, faust
+from runtime.guarded_faust import Event, Topic, driver, faust
 from runtime.lane_transport import LaneTransport, last_line
 from runtime.lanes import OpenLane
+from runtime.signs import rebuild_of, signs_of
+from runtime.stalls import Place, Standing
 from schemas.errors import StreamError
 
 MOST_RECORDS_A_FETCH = 10_000
@@ -85,6 +87,26 @@ class BatchApp(faust.App):
             raise
         except BaseException as error:
             crash("lanes cannot open", error=type(error).__name__, detail=_first_words(error))
+
+    def standings(self) -> dict[Place, Standing]:
+        """Where each input of our lanes stands, for the watchdog's thread.
+
+        What is committed counts, not what is applied: a commit that hangs is no progress.
+        """
+        consumer = self._consumer  # the property would make one
+        if consumer is None or self.should_stop:
+            return {}
+        try:
+            assigned = consumer.assignment()
+        except driver.ConsumerNotStarted:
+            return {}
+        lanes, epoch = consumer.lanes, consumer.epoch
+        found = {}
+        for topic, p in assigned:
+            if topic in self.input_topics:
+                position = lanes[p].committed_offsets.get(topic) if p in lanes else None
+                found[topic, p] = Standing(position, (epoch, signs_of(rebuild_of(p))))
+        return found
 
     async def crash(self, reason: BaseException) -> None:
         """Faust's last resort is ours: end the process."""

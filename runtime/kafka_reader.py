@@ -123,6 +123,11 @@ class KafkaReader:
         return self._epoch > 0
 
     @property
+    def assigned(self) -> tuple[int, ...]:
+        """Partitions of ours, started or not; may be asked by any thread."""
+        return tuple(self._assigned)
+
+    @property
     def unstarted(self) -> frozenset[int]:
         """Partitions of ours that wait for `start`."""
         return frozenset(self._unstarted)
@@ -212,16 +217,6 @@ class KafkaReader:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except KafkaException as error:
             get_logger().info("group_offsets_not_committed", fault=str(error.args[0]))
-
-    def lag(self, positions: Mapping[int, int]) -> dict[int, int]:
-        """Offsets between each position and the end of its log as last heard of."""
-        found = {}
-        for partition, position in positions.items():
-            _, end = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), cached=True
-            )
-            found[partition] = max(0, max(end, self._ends.get(partition, 0)) - position)
-        return found
 
     def close(self) -> None:
         """Leave the group (a static member only ends its connection)."""

@@ -23,10 +23,26 @@ CounterName = Literal[
     "headwater_http_answers_total",
 ]
 GaugeName = Literal[
-    # Records between a sink's position and the end of the log, by sink and partition.
+    # Offsets between a sink's position and the end of committed records, by sink and partition.
     "headwater_sink_lag_records",
+    # The same of a lane's committed position, by input topic and lane.
+    "headwater_lane_lag_records",
+    # Seconds in which a partition lagged without progress, by topic and partition: ends the process
+    # at [time] stuck_after_s.
+    "headwater_stuck_seconds",
+    # Seconds for which a role has been waiting for a store that is away, by what it wants to do.
+    "headwater_waiting_for_store_seconds",
     # Unix seconds of the last commit of a lane.
     "headwater_lane_committed_at_seconds",
+    # Live numbers that are not what the facts say, at the reconciler's last look.
+    "headwater_verify_differences",
+    # Unix seconds of the reconciler's last look, and of the last that found no difference.
+    "headwater_verify_checked_at_seconds",
+    "headwater_verify_verified_at_seconds",
+    # Seconds that the reconciler's last look took.
+    "headwater_verify_look_seconds",
+    # 1 if a process answers with its metrics, by process; only under `headwater up`.
+    "headwater_process_answers",
 ]
 HistogramName = Literal[
     # Seconds a lane's transaction took to commit.
@@ -45,7 +61,15 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_sink_tripwire_total": ("sink",),
     "headwater_http_answers_total": ("route", "status"),
     "headwater_sink_lag_records": ("sink", "partition"),
+    "headwater_lane_lag_records": ("topic", "lane"),
+    "headwater_stuck_seconds": ("topic", "partition"),
+    "headwater_waiting_for_store_seconds": ("doing",),
     "headwater_lane_committed_at_seconds": ("lane",),
+    "headwater_verify_differences": (),
+    "headwater_verify_checked_at_seconds": (),
+    "headwater_verify_verified_at_seconds": (),
+    "headwater_verify_look_seconds": (),
+    "headwater_process_answers": ("process",),
     "headwater_lane_commit_seconds": (),
     "headwater_http_answer_seconds": ("route",),
     "headwater_sink_batch_seconds": ("sink",),

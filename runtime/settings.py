@@ -87,6 +87,13 @@ class Http(Section):
     keys: dict[Role, str] = Field(default_factory=dict, description="API key of each role")
 
 
+class Metrics(Section):
+    """`[metrics]`: where the roles beside collector and API show their numbers."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535, description="0: nowhere; `headwater up` takes free ones")
+
+
 class Source(Section):
     """`[[sources]]`: who may send events."""
 
@@ -159,6 +166,12 @@ class Time(Section):
     visit_gap_minutes: int = Field(30, ge=1, le=1440, description="without an event; event time")
     future_limit_s: int = Field(300, ge=0, description="later than this is clamped and flagged")
     skew_limit_s: int = Field(300, ge=0, description="larger client skew is corrected")
+    stuck_after_s: int = Field(
+        60, ge=2, le=86_400, description="of lag without progress: the role ends, to start again"
+    )
+    verify_every_s: int = Field(
+        30, ge=1, le=86_400, description="between two comparisons of counters with facts"
+    )
 
 
 class Attribution(Section):
@@ -176,6 +189,7 @@ class Settings(Section):
     clickhouse: ClickHouse = ClickHouse()
     vault: Vault = Vault()
     http: Http = Http()
+    metrics: Metrics = Metrics()
     sources: tuple[Source, ...] = ()
     purposes: dict[str, Purpose] = Field(
         default_factory=lambda: {

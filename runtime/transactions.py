@@ -20,6 +20,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from runtime.signs import give_sign, rebuild_of
 from schemas.errors import StoreUnavailable
 from schemas.topics import PARTITIONER
 
@@ -154,6 +155,7 @@ def read_compacted(bootstrap_servers: str, topic: str, partition: int, group: st
             messages: list[Any] = reader.consume(20_000, 0.05)
             if messages:
                 heard_at_s = time.monotonic()
+                give_sign(rebuild_of(partition), len(messages))
             elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
                 raise StoreUnavailable(f"{topic}[{partition}] cannot be read: no answer")
             for message in messages:

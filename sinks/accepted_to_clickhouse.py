@@ -18,6 +18,7 @@ from runtime.kafka_reader import Batch
 from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.settings import Settings
+from runtime.watchdog import Watch, nobody_watches
 from schemas.codec import ACCEPTED, Malformed
 from schemas.errors import StoreRefused
 from schemas.events import Accepted
@@ -74,13 +75,18 @@ def run_accepted_to_clickhouse(
     *,
     member: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    watch: Watch = nobody_watches,
 ) -> None:
-    """Count until `stop` is set, then leave; see GroupSink, also for what it raises."""
+    """Count until `stop` is set, then leave; see GroupSink, also for what it raises.
+
+    `watch` is given what tells how far the partitions are.
+    """
     # A batch is 20,000 events of a few objects each, freed together: collecting at the default 700
     # walked them all again and again, for a third of the CPU.
     gc.set_threshold(*GC_THRESHOLDS)
     store = CounterStore(settings, settings.topic_names.accepted)
     sink = AcceptedToClickHouse(settings, store, stop, clock, member=member)
+    watch(sink.standings)
     try:
         sink.run(on_ready)
     finally:
@@ -120,6 +126,9 @@ class AcceptedToClickHouse(GroupSink):
         if time.monotonic() - self._looked_at_s > LOOK_EVERY_S:
             # One that went back while nothing happened would wait for the next record to be seen.
             self._begin_again_if(self._retry(lambda: self._lost({}), "look for progress"))
+
+    def _standing(self, partition: int) -> tuple[int | None, int]:
+        return self._stored.get(partition), 0
 
     def _start(self) -> None:
         partitions = self._reader.unstarted
@@ -174,7 +183,7 @@ class AcceptedToClickHouse(GroupSink):
             return
         positions = {at.kp: at.next_offset for at in progress}
         rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
-        self._measure(rows, positions, began_s)
+        self._measure(rows, began_s)
         self._reader.commit(positions)
 
     def _move(self, progress: list[Progress], at_ms: int) -> list[int]:

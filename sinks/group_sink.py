@@ -12,9 +12,11 @@ from typing import TypeVar
 
 from runtime.kafka_reader import KafkaReader
 from runtime.logs import get_logger
-from runtime.metrics import counter, gauge, histogram
+from runtime.metrics import counter, histogram
 from runtime.retry import Stopped, retry_in_place
 from runtime.settings import Settings
+from runtime.signs import STORE, signs_of
+from runtime.stalls import Place, Standing
 
 T = TypeVar("T")
 
@@ -53,6 +55,19 @@ class GroupSink(ABC):
     def _forget(self, partitions: Iterable[int]) -> None:
         """These are no longer ours."""
 
+    @abstractmethod
+    def _standing(self, partition: int) -> tuple[int | None, int]:
+        """What is durable of it, and what is only read; asked by the watchdog's thread."""
+
+    def standings(self) -> dict[Place, Standing]:
+        """How far each partition of ours is, for the watchdog."""
+        found = {}
+        for partition in self._reader.assigned:
+            position, is_read = self._standing(partition)
+            signs = (is_read, signs_of(STORE))
+            found[self._topic, partition] = Standing(position, signs)
+        return found
+
     def _finish(self) -> None:  # noqa: B027  not every sink has something left to do
         """The last work, after the last step."""
 
@@ -82,13 +97,9 @@ class GroupSink(ABC):
             action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
         )
 
-    def _measure(
-        self, rows: Mapping[str, int], positions: Mapping[int, int], began_s: float
-    ) -> None:
-        """Show a batch that is written: its rows by table, and how far behind each position is."""
+    def _measure(self, rows: Mapping[str, int], began_s: float) -> None:
+        """Show a batch that is written: its rows by table. The watchdog shows the lag."""
         for table, count in rows.items():
             counter("headwater_sink_rows_total").labels(self._name, table).inc(count)
         took_s = time.monotonic() - began_s
         histogram("headwater_sink_batch_seconds").labels(self._name).observe(took_s)
-        for partition, lag in self._reader.lag(positions).items():
-            gauge("headwater_sink_lag_records").labels(self._name, str(partition)).set(lag)

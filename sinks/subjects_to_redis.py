@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from runtime.kafka_reader import Batch
 from runtime.logs import get_logger
 from runtime.settings import Settings
+from runtime.watchdog import Watch, nobody_watches
 from schemas.codec import SUBJECT, Malformed
 from schemas.errors import StoreRefused
 from schemas.subjects import PID_BYTES
@@ -35,9 +36,14 @@ def run_subjects_to_redis(
     *,
     member: str | None = None,
     on_ready: Callable[[], None] = lambda: None,
+    watch: Watch = nobody_watches,
 ) -> None:
-    """Write profiles until `stop` is set, then leave; see GroupSink, also for what it raises."""
+    """Write profiles until `stop` is set, then leave; see GroupSink, also for what it raises.
+
+    `watch` is given what tells how far the partitions are.
+    """
     sink = SubjectsToRedis(settings, stop, member=member)
+    watch(sink.standings)
     try:
         sink.run(on_ready)
     finally:
@@ -59,6 +65,7 @@ class SubjectsToRedis(GroupSink):
         self._positions: dict[int, int] = {}
         self._rebuilding: dict[int, int] = {}
         self._held: dict[int, dict[bytes, ProfileWrite]] = {}
+        self._held_until: dict[int, int] = {}
         self._not_durable: set[int] = set()
         self._durable_at_s = time.monotonic()
 
@@ -77,6 +84,9 @@ class SubjectsToRedis(GroupSink):
         """Leave the group and the store."""
         super().close()
         self._store.close()
+
+    def _standing(self, partition: int) -> tuple[int | None, int]:
+        return self._positions.get(partition), self._held_until.get(partition, 0)
 
     def _finish(self) -> None:
         if self._not_durable:
@@ -110,6 +120,7 @@ class SubjectsToRedis(GroupSink):
             newest.update(self._newest(batch))
             if batch.next_offset < self._rebuilding.get(p, 0) and len(newest) < REBUILD_PROFILES:
                 self._held[p] = newest
+                self._held_until[p] = batch.next_offset
                 continue
             self._rebuilding.pop(p, None)
             writes += newest.values()
@@ -124,7 +135,7 @@ class SubjectsToRedis(GroupSink):
             return
         self._positions |= {p: at for p, at in moves.items() if p in self._positions}
         self._not_durable |= set(moves)
-        self._measure({"profiles": len(writes)}, self._positions, began_s)
+        self._measure({"profiles": len(writes)}, began_s)
 
     def _newest(self, batch: Batch) -> dict[bytes, ProfileWrite]:
         """The newest record of each person; the lanes' own records (cursor, sightings) left out."""

@@ -12,6 +12,7 @@ from runtime.batches import BatchApp, run_until_stopped
 from runtime.clock import ClockMs, now_ms
 from runtime.lanes import Batch
 from runtime.settings import Settings
+from runtime.watchdog import Watch, nobody_watches
 from schemas.topics import Topics
 from streams.collected_to_accepted import apply_collected
 from streams.consents_to_subjects import apply_consents
@@ -84,13 +85,17 @@ def _routing_agent(app: BatchApp) -> Callable[[AsyncIterable[Batch]], object]:
     return route_batches
 
 
-def run_streams(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+def run_streams(
+    settings: Settings, *, on_ready: Callable[[], None], watch: Watch = nobody_watches
+) -> None:
     """Work until SIGTERM or SIGINT; then commit what is applied and leave by SystemExit.
 
-    Ends the process with exit code 70 on any doubt (runtime/crash.py).
+    Ends the process with exit code 70 on any doubt (runtime/crash.py). `watch` is given what tells
+    where the lanes stand.
     """
     # Young garbage only, and rarely: +12-43% together with large fetches (ADR 0001).
     gc.set_threshold(100_000, 20, 100)
     with tempfile.TemporaryDirectory(prefix="headwater-faust-") as data_dir:
         app = build_app(settings, on_ready=on_ready, data_dir=data_dir)
+        watch(app.standings)
         run_until_stopped(app)

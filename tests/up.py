@@ -132,6 +132,15 @@ class Up:
         with urllib.request.urlopen(request, timeout=30) as response:
             return json.load(response)
 
+    def metrics(self) -> str:
+        """What Prometheus would be told."""
+        request = urllib.request.Request(
+            f"{self.ready['url']}/metrics",
+            headers={"Authorization": f"Bearer {self.ready['keys']['operator']}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return str(response.read().decode())
+
     def orders(self) -> int:
         """Orders of the campaign, as the API shows them."""
         try:

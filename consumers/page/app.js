@@ -4,6 +4,8 @@
 // API key as a header. Each event holds every counter; only cells that changed are written.
 
 const STREAM = "/v1/campaigns/stream";
+const VERIFICATION = "/v1/verification";
+const VERIFIED_EVERY_MS = 5_000;
 const SILENT_FOR_MS = 25_000; // the server gives a sign of life every 10 s
 const LONGEST_PAUSE_MS = 8_000;
 const STORED_AS = "headwater.key";
@@ -205,7 +207,7 @@ function say(state, text) {
 function ask(why) {
   attempt?.abort();
   if (why) at("ask-why").textContent = why;
-  for (const id of ["empty", "counters", "as-of", "forget"]) at(id).hidden = true;
+  for (const id of ["empty", "counters", "as-of", "verified", "forget"]) at(id).hidden = true;
   at("ask").hidden = false;
   at("key").value = "";
   at("key").focus();
@@ -218,10 +220,15 @@ async function follow(key) {
   at("ask").hidden = true;
   at("forget").hidden = false;
   say("waiting", "Connecting");
+  let isFirst = true;
   let pause_ms = 500;
   while (!mine.signal.aborted) {
     try {
-      await readStream(key, mine, () => (pause_ms = 500));
+      await readStream(key, mine, () => {
+        pause_ms = 500;
+        if (isFirst) followVerification(key, mine); // the key is good
+        isFirst = false;
+      });
     } catch (fault) {
       if (fault instanceof KeyRefused) {
         sessionStorage.removeItem(STORED_AS);
@@ -280,6 +287,52 @@ function take(frame) {
   } else if (fields.event === "stale") {
     say("lost", JSON.parse(fields.data).detail);
   }
+}
+
+// Whether the numbers on this page are what counting all facts again gives, and when they last were.
+async function followVerification(key, outer) {
+  while (!outer.signal.aborted) {
+    try {
+      const answer = await fetch(VERIFICATION, {
+        headers: { Authorization: `Bearer ${key}` },
+        signal: outer.signal,
+        cache: "no-store",
+      });
+      if (answer.ok) drawVerification(await answer.json());
+    } catch {
+      // The stream beside it says that the connection is lost.
+    }
+    await new Promise((wake) => setTimeout(wake, VERIFIED_EVERY_MS));
+  }
+}
+
+function drawVerification({ verified, differences, last_verified_at, overdue }) {
+  const last = last_verified_at ? momentText(last_verified_at) : null;
+  if (verified === null) {
+    sayVerified("waiting", "not verified yet");
+  } else if (!verified) {
+    const counters = differences === 1 ? "1 number differs" : `${whole.format(differences)} numbers differ`;
+    const since = last ? `live = verified was last true at ${last}` : "live = verified was not true so far";
+    sayVerified("differs", `${counters} from the facts; ${since}`);
+  } else if (overdue) {
+    sayVerified("overdue", `live = verified was last true at ${last}; nobody compares any more`);
+  } else {
+    sayVerified("verified", `live = verified, last at ${last}`);
+  }
+}
+
+function sayVerified(state, text) {
+  const shownAt = at("verified");
+  shownAt.hidden = false;
+  shownAt.dataset.state = state;
+  if (shownAt.textContent !== text) shownAt.textContent = text;
+}
+
+// UTC, as logs and the command line have it; the day only when it is another one.
+function momentText(moment) {
+  const [day, time] = moment.split("T");
+  const isToday = day === new Date().toISOString().slice(0, 10);
+  return `${isToday ? "" : `${day} `}${time.slice(0, 8)} UTC`;
 }
 
 function keyFromAddress() {

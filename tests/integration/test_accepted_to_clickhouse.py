@@ -14,7 +14,7 @@ from runtime.topics_admin import ensure_topics
 from schemas.errors import StoreRefused, StoreUnavailable
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse, run_accepted_to_clickhouse
 from sinks.counter_store import SINK, CounterStore
-from sinks.migrations.apply import apply_migrations
+from sinks.migrations.apply import apply_migrations, migrations
 from tests.sink_log import PARTITIONS, Lane, running, settings_of, truth
 from tests.waiting import eventually
 
@@ -24,7 +24,8 @@ def settings(kafka: str, clickhouse_url: str, fresh_name: Any) -> Iterator[Setti
     made = settings_of(fresh_name("sink"), kafka=kafka, clickhouse=clickhouse_url)
     ensure_topics(made)
     with connect(made, database="default") as client:
-        assert apply_migrations(client, made.clickhouse.database) == ["0001_counters.sql"]
+        names = [name for _, name, _ in migrations()]
+        assert apply_migrations(client, made.clickhouse.database) == names
         assert apply_migrations(client, made.clickhouse.database) == []
         yield made
         client.command(f"DROP DATABASE {made.clickhouse.database}")

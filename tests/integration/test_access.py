@@ -29,6 +29,7 @@ NEEDS = {
     "/v1/campaigns": "viewer",
     "/v1/campaigns/spring/series?metric=orders": "viewer",
     "/v1/campaigns/stream": "viewer",
+    "/v1/verification": "viewer",
     "/v1/profiles/user:42": "activation",
     "/v1/events/rejected": "operator",
     "/metrics": "operator",

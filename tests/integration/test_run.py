@@ -13,7 +13,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from headwater.roles import ROLE_NAMES
+from headwater.roles import PROCESSES, ROLE_NAMES
 from runtime.processes import free_ports, is_running
 from tests.up import ROOT, Up
 from tests.waiting import eventually
@@ -127,7 +127,7 @@ def test_all_roles_side_by_side_count_and_end_together(
     outside.expect_orders(1)
     assert run("verify", config=config).stdout.startswith("live = verified")
     children = children_of(process.pid)
-    assert len(children) == 4
+    assert len(children) == len(PROCESSES)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0, (tmp_path / "run.log").read_text()
     assert not [pid for pid in children if is_running(pid)]
@@ -139,7 +139,9 @@ def test_one_role_that_dies_ends_the_others_for_whoever_restarts_them(
 ) -> None:
     assert run("topics", config=config).returncode == 0
     process = request.getfixturevalue("roles")
-    children = eventually(lambda: found if len(found := children_of(process.pid)) == 4 else None)
+    children = eventually(
+        lambda: found if len(found := children_of(process.pid)) == len(PROCESSES) else None
+    )
     os.kill(children[-1], signal.SIGKILL)
     assert process.wait(90) == 1
     assert not [pid for pid in children if is_running(pid)]

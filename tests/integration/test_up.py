@@ -56,6 +56,14 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     assert not [key for key in keys.values() if key in doctor.stdout]
 
+    eventually(lambda: up.get("/v1/verification", "viewer")["verified"], within_s=60)
+    shown = up.metrics()
+    for process in ("streams", "subjects-to-redis", "accepted-to-clickhouse", "reconciler"):
+        assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
+        assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1
+    assert 'headwater_verify_differences{process="reconciler"} 0.0' in shown
+    assert 'headwater_lane_lag_records{lane="1",process="streams",topic="erasures' in shown
+
     children = up.children()
     assert {"http", "streams", "subjects-to-redis", "accepted-to-clickhouse"} < set(children)
     assert up.end(signal.SIGTERM) == 0
