@@ -170,16 +170,27 @@ class AcceptedToClickHouse(GroupSink):
         ]
         if not plans:
             return
+        if any(not prefix.is_complete for prefix in self._prefixes.values()):
+            # A sum that was looked up in a store that has gone back would claim events that it
+            # lacks, and when they are counted again they would seem to be in it.
+            lost = self._retry(lambda: self._lost({}), "look for progress")
+            if self._begin_again_if(lost):
+                return
         facts = [fact for plan in plans for fact in plan.facts]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]
         at_ms = self._clock()
-        self._retry(lambda: self._store.insert_facts(facts), "insert facts")
-        self._retry(lambda: self._store.insert_counters(counters), "insert counters")
-        # Progress last: a crash above repeats the same rows with the same versions and changes
-        # nothing. The other order loses the batch.
-        lost = self._retry(lambda: self._move(progress, at_ms), "insert progress")
-        if self._begin_again_if(lost):
+
+        def insert() -> list[int]:
+            self._store.insert_facts(facts)
+            self._store.insert_counters(counters)
+            # Progress last: a crash above repeats the same rows with the same versions and changes
+            # nothing. The other order loses the batch.
+            return self._move(progress, at_ms)
+
+        # All of it again after a fault: a store that came back in an earlier state may have lost
+        # the facts of this very batch, which the progress before it does not show.
+        if self._begin_again_if(self._retry(insert, "insert facts, counters and progress")):
             return
         positions = {at.kp: at.next_offset for at in progress}
         rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
