@@ -34,7 +34,10 @@ def ends(kafka: str) -> dict[int, int]:
 
 
 def read_explanations(kafka: str, since: Mapping[int, int]) -> list[dict[str, Any]]:
-    """Every committed explanation from these offsets on. Raises OSError without an answer."""
+    """Every committed explanation from these offsets on, each with its own place as `at`.
+
+    Raises OSError without an answer.
+    """
     names = [each["name"] for each in json.loads(SCHEMA.read_text("utf-8"))["fields"]]
     types = [each["type"] for each in json.loads(SCHEMA.read_text("utf-8"))["fields"]]
     to = ends(kafka)
@@ -50,7 +53,8 @@ def read_explanations(kafka: str, since: Mapping[int, int]) -> list[dict[str, An
             for message in reader.consume(500, 0.2):
                 value = message.value()
                 if message.error() is None and value is not None:
-                    found.append(dict(zip(names, _decode(value, types), strict=True)))
+                    fields = dict(zip(names, _decode(value, types), strict=True))
+                    found.append(fields | {"at": (message.partition(), message.offset())})
             at = reader.position([TopicPartition(TOPIC, p) for p in waiting])
             waiting -= {each.partition for each in at if each.offset >= to[each.partition]}
     except KafkaException as error:

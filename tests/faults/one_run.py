@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.faults import explanations
 from tests.faults.checker import Violation, judge
 from tests.faults.fault import Fault
 from tests.faults.history import History, Sender
@@ -68,8 +69,9 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
             rig.make_sound(SOUND_WITHIN_S)
         except AssertionError as error:
             violations.append(Violation("P", f"not sound after {SOUND_WITHIN_S:.0f} s: {error}"))
-    history.close()
     violations += settle(at, path, recovery_s)
+    history.write({"explained_to": explanations.ends(rig.kafka_address)})
+    history.close()
     return Outcome(
         fault.name,
         seed,

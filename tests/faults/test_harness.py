@@ -123,7 +123,7 @@ def _row(call: dict[str, Any], metric: str, currency: str, value: object) -> dic
 
 def _rejection(**where: object) -> dict[str, Any]:
     nowhere = {"topic": None, "partition": None, "offset": None, "message_id": None}
-    return {**nowhere, "reason": "wrong", "path": "$", "expected": "right", **where}
+    return {**nowhere, "at": (0, 0), "reason": "wrong", "path": "$", "expected": "right", **where}
 
 
 def test_checker_finds_nothing_where_nothing_is_wrong(truth: Truth) -> None:
@@ -201,6 +201,15 @@ def test_checker_names_what_is_wrong(truth: Truth, what: str) -> None:
     seen = deepcopy(shown(truth))
     spoil(truth, seen)
     assert {violation.kind for violation in judge(truth, seen)} == {kind}
+
+
+def test_what_a_later_run_put_onto_the_log_is_not_held_against_an_earlier_one(truth: Truth) -> None:
+    seen = shown(truth)
+    seen.rejected.append(_rejection(topic="t", partition=0, offset=1) | {"at": (0, 40)})
+    truth.explained_to = {0: 40}
+    assert judge(truth, seen) == []
+    truth.explained_to = {0: 41}
+    assert {violation.kind for violation in judge(truth, seen)} == {"R"}
 
 
 def test_call_without_an_answer_may_count_once_or_not_at_all(truth: Truth) -> None:

@@ -29,6 +29,8 @@ class Truth:
     run: str
     explained_from: dict[int, int] = field(default_factory=dict)
     """Partition of events.rejected -> its end before the run."""
+    explained_to: dict[int, int] = field(default_factory=dict)
+    """Its end after the run; empty while the run goes on. What comes later is of other runs."""
     calls: dict[int, dict[str, Any]] = field(default_factory=dict)
     """Acknowledged calls by id."""
     unknown: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -48,7 +50,9 @@ def read_history(path: Path) -> Truth:
     truth = Truth("")
     for text in path.read_text("utf-8").splitlines():
         line = json.loads(text)
-        if "run" in line:
+        if "explained_to" in line:
+            truth.explained_to = {int(p): at for p, at in line["explained_to"].items()}
+        elif "run" in line:
             truth.run = line["run"]
             truth.explained_from = {int(p): at for p, at in line["explained_from"].items()}
         elif line["via"] == "log":
