@@ -78,6 +78,7 @@ class Lane:
         self.producer: LaneProducer
         self._apply_by_topic = apply_by_topic
         self._is_touched = False
+        self._due_s = self._latest_s = 0.0  # of the barrier, once something is applied
         self._inbox: asyncio.Queue[Batch | None] = asyncio.Queue(BATCHES_WAITING)
         self._is_closing = False
         self._done = asyncio.Event()
@@ -162,26 +163,31 @@ class Lane:
     async def run(self) -> None:
         """Apply what comes and commit it within the barrier's time, until closed."""
         self._is_running = True
+        try:
+            await self._flow()
+        except Exception:
+            # A fenced producer refuses a record by its state; why it is so waits in its queue.
+            self.producer.poll(0)
+            raise
+        self._done.set()
+
+    async def _flow(self) -> None:
         loop = asyncio.get_running_loop()
-        due_s = latest_s = 0.0
         while not self._is_closing:
-            wait_s = max(0.0, due_s - loop.time()) if self._is_touched else None
+            wait_s = max(0.0, self._due_s - loop.time()) if self._is_touched else None
             batch = await self._next(wait_s)
             if batch is not None and not self._is_closing:
                 for topic, records, to_offset in self._slices(batch):
                     if not self._is_touched:
-                        due_s = loop.time() + self.settings.barrier_s
-                        latest_s = due_s + BEHIND_BARRIERS * self.settings.barrier_s
+                        self._due_s = loop.time() + self.settings.barrier_s
+                        self._latest_s = self._due_s + BEHIND_BARRIERS * self.settings.barrier_s
                     self._apply(topic, records, to_offset)
                     await asyncio.sleep(0)  # other lanes, commits and timers breathe
-                    if loop.time() >= (due_s if self._inbox.empty() else latest_s):
-                        await self._barrier()
+                    await self._barrier_if_due(loop.time())
                     if self._is_closing:
                         break
-            if self._is_touched and loop.time() >= (due_s if self._inbox.empty() else latest_s):
-                await self._barrier()
+            await self._barrier_if_due(loop.time())
         await self._barrier()
-        self._done.set()
 
     async def _next(self, wait_s: float | None) -> Batch | None:
         """The next batch; None after `wait_s` without one."""
@@ -281,6 +287,10 @@ class Lane:
         self.withheld[purpose] = self.withheld.get(purpose, 0) + 1
 
     # -- the barrier
+
+    async def _barrier_if_due(self, now_s: float) -> None:
+        if now_s >= (self._due_s if self._inbox.empty() else self._latest_s):
+            await self._barrier()
 
     async def _barrier(self) -> None:
         if not self._is_touched:
