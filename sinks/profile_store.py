@@ -2,13 +2,17 @@
 
 Each profile is one hash, written by one script call that compares (generation, offset) of the
 record first: Redis rolls nothing back, so the script checks before it writes. The cursor of a
-partition is written after all replies, and only over the value we last saw there: a server that
+partition is moved after all replies, and only over the value we last saw there: a server that
 lost its newest writes, or was replaced, is noticed by its older cursor and written again from it.
+Every pipeline of profiles ends with a mark on the cursor, because a server may lose them, and be
+back under a new connection, before the cursor moves.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 from redis import exceptions as faults
@@ -93,6 +97,8 @@ class ProfileStore:
             retry=Retry(NoBackoff(), 0),
         )
         self._known: dict[int, bytes] = {}
+        self._name = secrets.token_hex(4)  # of our marks: another process's must not look like ours
+        self._batch = 0
         self._set_if_newer = self._redis.register_script(_SET_IF_NEWER)
         self._move_cursor = self._redis.register_script(_MOVE_CURSOR)
 
@@ -117,10 +123,15 @@ class ProfileStore:
         values = [value if isinstance(value, bytes) else b"" for value in found]
         return dict(zip(partitions, values, strict=True))
 
-    def write(self, writes: Sequence[ProfileWrite]) -> None:
-        """Each profile is at least as new as its write. All of them answered, or it raises."""
+    def write(self, writes: Sequence[ProfileWrite], partitions: Collection[int] = ()) -> list[int]:
+        """Each profile is at least as new as its write. All of them answered, or it raises.
+
+        Answers those of `partitions` whose cursor was lost meanwhile: profiles may be with it.
+        """
         generation = str(self._generation)
-        for start in range(0, len(writes), CALLS_PER_PIPELINE):
+        for at, start in enumerate(range(0, len(writes), CALLS_PER_PIPELINE)):
+            mark = f"+{self._name}.{self._batch}.{at}".encode()
+            marked = {p: _unmarked(self._known.get(p, b"")) + mark for p in partitions}
             with _answering("to write profiles"):
                 pipeline = self._redis.pipeline(transaction=False)
                 for write in writes[start : start + CALLS_PER_PIPELINE]:
@@ -129,7 +140,10 @@ class ProfileStore:
                         args=[generation, write.offset, write.value or b""],
                         client=pipeline,
                     )
-                pipeline.execute()
+                lost = self._set_cursors(pipeline, marked)
+            if lost:
+                return lost
+        return []
 
     def move_cursors(self, positions: Mapping[int, int]) -> list[int]:
         """Set cursors, and answer the partitions whose cursor was lost, which stays as it is.
@@ -138,14 +152,20 @@ class ProfileStore:
         """
         values = {p: f"{self._generation}:{at}".encode() for p, at in positions.items()}
         with _answering("to move cursors"):
-            pipeline = self._redis.pipeline(transaction=False)
-            for partition, value in values.items():
-                self._move_cursor(
-                    keys=[self._cursor_key(partition)],
-                    args=[self._known.get(partition, b""), value],
-                    client=pipeline,
-                )
-            moved = pipeline.execute()
+            lost = self._set_cursors(self._redis.pipeline(transaction=False), values)
+        self._batch += 1
+        return lost
+
+    def _set_cursors(self, pipeline: Any, values: Mapping[int, bytes]) -> list[int]:
+        """Do what the pipeline holds, then set cursors over what we know: where we could not."""
+        for partition, value in values.items():
+            self._move_cursor(
+                keys=[self._cursor_key(partition)],
+                args=[self._known.get(partition, b""), value],
+                client=pipeline,
+            )
+        answers = pipeline.execute()
+        moved = answers[len(answers) - len(values) :]
         lost = [partition for partition, done in zip(values, moved, strict=True) if not done]
         self._known |= {p: value for p, value in values.items() if p not in lost}
         return lost
@@ -165,6 +185,7 @@ class ProfileStore:
         return f"{self._prefix}cursor:{self._topic}:{partition}"
 
     def _parse(self, partition: int, value: bytes) -> int | None:
+        value = _unmarked(value)
         if not value:
             return None
         generation, _, position = value.decode().partition(":")
@@ -174,6 +195,10 @@ class ProfileStore:
                 f"[kafka] generation is {self._generation}: raise it to {generation}"
             )
         return int(position) if int(generation) == self._generation else None
+
+
+def _unmarked(cursor: bytes) -> bytes:
+    return cursor.partition(b"+")[0]
 
 
 @contextmanager

@@ -127,9 +127,14 @@ class SubjectsToRedis(GroupSink):
             moves[p] = batch.next_offset
         if not moves:
             return
-        self._retry(lambda: self._store.write(writes), "write profiles")
-        # After every reply: what the cursor claims is there.
-        lost = self._retry(lambda: self._store.move_cursors(moves), "move cursors")
+
+        def write() -> list[int]:
+            # The cursors after every reply: what they claim is there.
+            return self._store.write(writes, moves) or self._store.move_cursors(moves)
+
+        # All of it again after a fault: a server that came back in an earlier state may have lost
+        # the profiles of this very batch, which the cursors before it do not show.
+        lost = self._retry(write, "write profiles and cursors")
         if lost:
             self._begin_again(lost)
             return
