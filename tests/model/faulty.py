@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from tests.model.memory_kafka import Died
 
-FATES = ("dies early", "dies late", "torn", "lost", "answer lost", "sleeps", "goes back")
+FATES = ("dies early", "dies late", "torn", "lost", "answer lost", "sleeps", "goes back",
+         "cut off", "forgets")  # fmt: skip
 Write = Callable[[], None]
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Server:
         self.is_silent = False  # whoever was idle meanwhile connects again without a word
         self.is_calm = False
         self.may_go_back = True
+        self.forgets = False  # in the middle of a batch, without a sign
         self.met: Counter[str] = Counter()
         self.asleep: list[list[Write]] = []  # what each sleeper is about to write, in its order
 
@@ -65,10 +67,16 @@ class Server:
 class Connection:
     """One process's way to a server."""
 
-    def __init__(self, server: Server, unavailable: Callable[[], BaseException]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        unavailable: Callable[[], BaseException],
+        connected: Callable[[], object] = lambda: None,
+    ) -> None:
         self._server = server
         self._unavailable = unavailable
-        self._restarts = server.restarts
+        self._connected = connected
+        self._restarts = -1
         self.sleeper: list[Write] | None = None
 
     def ask(self, answer: Callable[[], T]) -> T:
@@ -95,7 +103,7 @@ class Connection:
             raise Died("before a write")
         if fate == "goes back" and server.may_go_back:
             server.go_back()
-            self._restarts = server.restarts
+            self._restarts = -1
         if fate in ("lost", "goes back"):
             raise self._unavailable()
         if fate == "sleeps":
@@ -104,15 +112,20 @@ class Connection:
             if is_last:
                 raise Died("asleep, and shut out")
             return
-        for write in writes[: chance.randint(0, len(writes))] if fate == "torn" else writes:
+        is_part = fate in ("torn", "cut off")
+        for write in writes[: chance.randint(0, len(writes))] if is_part else writes:
             server.apply(write)
+        if fate == "forgets" and server.forgets:
+            # It went back after it had answered, and the next call finds a new connection.
+            server.go_back(is_silent=True)
         if fate in ("torn", "dies late"):
             raise Died("after a write")
-        if fate == "answer lost":
+        if fate in ("answer lost", "cut off"):
             raise self._unavailable()
 
     def _reach(self) -> None:
-        if self._restarts != self._server.restarts:
-            self._restarts = self._server.restarts
-            if not self._server.is_silent:
+        known, self._restarts = self._restarts, self._server.restarts
+        if known != self._restarts:
+            self._connected()
+            if known >= 0 and not self._server.is_silent:
                 raise self._unavailable()

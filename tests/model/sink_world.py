@@ -18,7 +18,7 @@ import pytest
 from runtime import kafka_reader, retry
 from runtime.settings import Kafka, Redis, Settings
 from schemas.errors import StoreRefused
-from sinks import accepted_to_clickhouse, group_sink, subjects_to_redis
+from sinks import accepted_to_clickhouse, group_sink, profile_store, subjects_to_redis
 from sinks.group_sink import GroupSink
 from tests.model.faulty import Server
 from tests.model.memory_clients import memory_clients
@@ -219,6 +219,7 @@ def memory_sinks(patch: pytest.MonkeyPatch) -> Callable[[SinkWorld], None]:
     def use(world: SinkWorld) -> None:
         use_kafka(world.kafka)
         patch.setattr(accepted_to_clickhouse, "CACHED_COUNTERS", world.chance.choice((4, 1_000)))
+        patch.setattr(profile_store, "CALLS_PER_PIPELINE", world.chance.choice((2, 1_000)))
         patch.setattr(retry, "random", world.chance)
         for module in (accepted_to_clickhouse, subjects_to_redis, group_sink):
             patch.setattr(module, "time", world.kafka.clock)

@@ -10,7 +10,7 @@ from tests.model.faulty import FATES
 from tests.model.schedules import BLOCKS, assert_none_breaks, seeds
 from tests.model.sink_world import memory_sinks
 
-SHARE = 7_000
+SHARE = 6_000
 RunSeed = Callable[[int], tuple[set[str], CounterWorld]]
 
 

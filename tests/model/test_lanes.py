@@ -17,7 +17,7 @@ from tests.model.recount import broken_promises
 from tests.model.schedules import BLOCKS, assert_none_breaks, seeds
 from tests.model.virtual_loop import VirtualLoop
 
-SHARE = 8_000
+SHARE = 5_000
 RunSeed = Callable[..., tuple[set[str], LaneWorld]]
 
 
