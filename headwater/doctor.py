@@ -20,6 +20,7 @@ from headwater.running import chosen_settings, settings_in_force
 from runtime import apache_kafka
 from runtime.clickhouse import answering, connect
 from runtime.settings import Settings
+from runtime.trial import NOIDA_DB_CLUSTER_ID
 from runtime.vault import Vault
 from schemas.compatibility import check_schemas
 from schemas.errors import StoreRefused, StoreUnavailable, StreamError
@@ -114,7 +115,8 @@ def _kafka(settings: Settings) -> str:
         raise StoreUnavailable(
             f"no broker answers at {address}; start it, or correct [kafka] bootstrap_servers"
         ) from error
-    kind = ", trial mode: exact over clean stops only" if settings.kafka.is_trial else ""
+    is_trial = settings.kafka.is_trial or known.cluster_id == NOIDA_DB_CLUSTER_ID
+    kind = ", trial mode: exact over clean stops only" if is_trial else ""
     return f"{len(known.brokers)} broker(s) at {address}{kind}"
 
 

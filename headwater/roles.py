@@ -22,6 +22,7 @@ from headwater.keys import write_private
 from runtime.logs import configure_logs
 from runtime.metrics import GaugeName
 from runtime.metrics_port import PATH, serve_metrics
+from runtime.retry import retry_in_place
 from runtime.settings import Settings
 from runtime.stalls import Place
 from runtime.watchdog import Watch, start_watchdog
@@ -103,8 +104,16 @@ def run_process(
     elif name == "streams":
         # Faust reads options of its own from the command line when it is imported.
         sys.argv = sys.argv[:1]
-        from streams.app import run_streams
+        from runtime.trial import admit_streams_worker
+        from streams.app import group_of, run_streams
 
+        group = group_of(settings.topic_names)
+        settings = retry_in_place(
+            lambda: admit_streams_worker(settings, group),
+            what="asking the broker who it is",
+            wait=time.sleep,
+            stopped=lambda: False,
+        )
         watch = _watchdog(settings, "headwater_lane_lag_records", lambda at: (at[0], str(at[1])))
         run_streams(settings, on_ready=on_ready, watch=watch)
     elif name == "subjects-to-redis":

@@ -2,13 +2,16 @@
 
 Three kinds of record share the topic `subjects`, told apart by their key: 16 bytes are a person's
 pid, `@cursor` is where the lane stands, `@seen` and eight bytes are the event ids of one
-transaction. A lane writes all of them in the transaction that wrote the outputs they explain.
+transaction. A lane writes all of them in the transaction that wrote the outputs they explain. In
+trial mode there is `@writer` too: the transactional id of whoever opened the lane last, written
+before anything else of theirs.
 """
 
 import msgspec
 
 CURSOR_KEY = b"@cursor"
 SEEN_PREFIX = b"@seen"
+WRITER_KEY = b"@writer"
 PID_BYTES = 16
 
 

@@ -73,7 +73,7 @@ class Topics:
             Topic(
                 self.subjects,
                 ("Subject", "Cursor", "Sightings"),
-                "pid, '@cursor' or '@seen' and a number",
+                "pid, '@cursor', '@seen' and a number, in trial mode '@writer'",
                 None,
                 max_message_bytes=8 * 1_048_576,
             ),

@@ -34,6 +34,11 @@ def arrows(topics: Topics) -> Mapping[str, Apply]:
     }
 
 
+def group_of(topics: Topics) -> str:
+    """The consumer group of all workers."""
+    return f"{topics.prefix}headwater.streams"
+
+
 def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
     """What lanes need of the configuration."""
     bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
@@ -63,7 +68,7 @@ def build_app(
         on_ready()
 
     app = BatchApp(
-        f"{topics.prefix}headwater.streams",
+        group_of(topics),
         bootstrap_servers=settings.kafka.bootstrap_servers,
         input_topics=tuple(apply_by_topic),
         partitions=settings.kafka.partitions,

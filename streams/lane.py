@@ -27,7 +27,15 @@ from schemas.codec import CURSOR, REJECTED, SIGHTINGS
 from schemas.errors import StoreRefused
 from schemas.events import Rejected
 from schemas.partitioning import partition_of
-from schemas.subjects import CURSOR_KEY, PID_BYTES, SEEN_PREFIX, Cursor, Position, Withheld
+from schemas.subjects import (
+    CURSOR_KEY,
+    PID_BYTES,
+    SEEN_PREFIX,
+    WRITER_KEY,
+    Cursor,
+    Position,
+    Withheld,
+)
 from schemas.topics import Topics
 from streams.rules.admit import Rules
 from streams.rules.deduplicate import Memory
@@ -100,7 +108,13 @@ class Lane:
         if self.settings.is_trial:
             # noida-db lists every aborted transaction since offset 0 to readers in mid-log, which
             # then discard later records of that producer id: each start writes under a new one.
-            self.producer = self._fenced(f"{name}.{self.seq}.{self.settings.clock_ms()}")
+            writer = self._fenced(f"{name}.{self.seq}.{self.settings.clock_ms()}")
+            # Told before it writes: it would never be fenced otherwise, nor what it leaves open
+            # ended. And told by a commit as the lane: of two that open it, one fails here.
+            topic, its_name = self.settings.topics.subjects, writer.transactional_id
+            self.producer.send(topic, its_name.encode(), WRITER_KEY, self.p)
+            self.producer.commit()
+            self.producer = writer
 
     def _fenced(self, transactional_id: str) -> LaneProducer:
         producer = LaneProducer(self.settings.bootstrap_servers, transactional_id, self._fault)
@@ -108,7 +122,7 @@ class Lane:
         return producer
 
     def _rebuild(self) -> str:
-        """Read back what was committed; the transactional id that committed it, if any."""
+        """Read back what was committed; the transactional id of who wrote last, if any."""
         topic = self.settings.topics.subjects
         group = f"{self.settings.topics.prefix}headwater.rebuild"
         compacted = read_compacted(self.settings.bootstrap_servers, topic, self.p, group)
@@ -123,9 +137,10 @@ class Lane:
         for seq, value in sorted(seen):
             self.memory.restore(seq, SIGHTINGS.decode(value))
         cursor_value = compacted.newest.get(CURSOR_KEY)
+        writer = compacted.newest.get(WRITER_KEY, b"").decode()
         if cursor_value is None:
             self.seq = 1
-            return ""
+            return writer
         cursor = CURSOR.decode(cursor_value)
         if cursor.generation > self.settings.generation:
             raise StoreRefused(
@@ -138,7 +153,7 @@ class Lane:
         if cursor.generation == self.settings.generation:
             self.next_offsets = {each.topic: each.next_offset for each in cursor.positions}
             self.committed_offsets = dict(self.next_offsets)
-        return cursor.transactional_id
+        return writer or cursor.transactional_id
 
     def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:
         """Begin `topic` at the cursor, or at the log's start in a first or new generation.

@@ -4,6 +4,10 @@ Control records take offsets, so counting records never gives a position. What i
 hides everything after it: that place is the last stable offset (KIP-98).
 """
 
+import asyncio
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as AiokafkaPartition
 from confluent_kafka import KafkaError, TopicPartition
 
 from runtime.clock import now_ms
@@ -165,3 +169,26 @@ def test_offset_of_a_time_is_that_of_the_first_record_not_before_it(
             for after_ms in wanted
         }
     assert found == wanted
+
+
+def test_fetch_sends_no_more_than_was_asked_for(broker: Broker, topic: str) -> None:
+    """But for one batch, which is sent whole."""
+    count = 30
+    for number in range(count):
+        broker.put(topic, b"%d" % number + bytes(1_000))
+
+    async def fetch_once() -> int:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=broker.servers, max_partition_fetch_bytes=3_000
+        )
+        await consumer.start()
+        try:
+            place = AiokafkaPartition(topic, 0)
+            consumer.assign([place])
+            consumer.seek(place, 0)
+            return len((await consumer.getmany(timeout_ms=20_000))[place])
+        finally:
+            await consumer.stop()
+
+    is_limited = asyncio.run(fetch_once()) < count
+    broker.shows(is_limited, True, trial=False)

@@ -53,3 +53,10 @@ def test_more_replicas_than_brokers_are_refused(broker: Broker, fresh_name: Fres
     [made] = admin.create_topics([NewTopic(fresh_name("wide"), 1, 4)]).values()
     with pytest.raises(KafkaException):
         made.result(30)
+
+
+def test_topic_that_is_only_asked_for_is_not_made(broker: Broker, fresh_name: FreshName) -> None:
+    name = fresh_name("misspelt")
+    admin = broker.admin()
+    admin.list_topics(name, timeout=10)
+    broker.shows(name in admin.list_topics(timeout=10).topics, False, trial=True)

@@ -183,6 +183,19 @@ def test_trial_mode_writes_under_a_new_name_each_start_and_fences_the_last(
     assert [each.seq for each in cursors(log)] == [1, 2]
 
 
+def test_owner_in_trial_mode_that_never_committed_is_fenced(
+    log: Kafka, open_lane: OpenLane, clock: list[int]
+) -> None:
+    """noida-db would keep its transaction open for ever, and with it everything after it hidden."""
+    before = open_lane(is_trial=True)
+    clock[0] += 1
+    after = open_lane(is_trial=True)
+    with pytest.raises(Died, match="fenced"):
+        work(before, batch_of(0, [], 1))
+    work(after, batch_of(0, [], 1))
+    assert [each.seq for each in cursors(log)] == [1]
+
+
 def test_event_ids_are_kept_for_their_window_and_then_removed_from_the_log(
     log: Kafka, open_lane: OpenLane, clock: list[int]
 ) -> None:
