@@ -40,6 +40,8 @@ class Statement:
     insert_format: str | None
     data: memoryview | None
     output_format: str | None
+    source_at: int = 0
+    """Of an INSERT with data: where in `sql` a clause that says where they are would stand."""
 
     @property
     def is_reading(self) -> bool:
@@ -79,7 +81,7 @@ def _next_word(text: bytes, position: int) -> tuple[int, bytes]:
 
 
 def _split_insert(text: bytes, position: int) -> Statement:
-    depth = 0
+    depth = settings_at = 0
     while found := _TOKEN.match(text, position):
         start, position = position, found.end()
         token = found.group()
@@ -91,12 +93,14 @@ def _split_insert(text: bytes, position: int) -> Statement:
             continue
         elif token.upper() in {b"VALUES", b"SELECT", b"WITH", b"INFILE"}:
             break
+        elif token.upper() == b"SETTINGS":
+            settings_at = start
         elif token.upper() == b"FORMAT":
             after, name = _next_word(text, position)
             written_name = text[after - len(name) : after].decode("ascii", "replace")
             gap = _DATA_GAP.match(text, after)
             data_at = gap.end() if gap else after
-            return Statement(
-                text[:start], b"INSERT", written_name, memoryview(text)[data_at:], None
-            )
+            data = memoryview(text)[data_at:]
+            source_at = settings_at or start
+            return Statement(text[:start], b"INSERT", written_name, data, None, source_at)
     return Statement(text, b"INSERT", None, None, None)

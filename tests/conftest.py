@@ -24,6 +24,7 @@ from clickhouse_connect.driver.client import Client
 from runtime import apache_kafka
 from runtime.embedded import Choice, EmbeddedStack, Wanted
 from tests.kafka_cluster import KafkaCluster
+from tests.mounting import lacks_mount
 
 # A broker that lives for a minute spends more than half of its processor time on compiling itself
 # well: 6.1 s until it is ready, and 2.9 s with the quick compiler alone, which is enough for tests.
@@ -31,7 +32,12 @@ os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 FreshName = Callable[[str], str]
 
-_WHAT = {"apache": "Apache Kafka", "node": "Node", "browser": "browser"}
+_WHAT = {
+    "apache": "Apache Kafka",
+    "node": "Node",
+    "browser": "browser",
+    "mount": "small disk",
+}
 _left_out: Counter[tuple[str, str]] = Counter()
 
 
@@ -56,6 +62,8 @@ def _reasons() -> dict[str, str]:
         reasons["node"] = "no Node.js with npm found; install nodejs and npm"
     if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
         reasons["browser"] = "no Chromium found; install chromium"
+    if why := lacks_mount():
+        reasons["mount"] = why
     return reasons
 
 

@@ -11,14 +11,16 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.faults.copies import directory_of, server
+from tests.faults.copies import directory_of, log_lengths, said_since, server
 from tests.faults.fault import Fault
 from tests.faults.rig import Plan, Rig
 from tests.waiting import eventually
 
 ROOMY = "700m"
 SERVERS = {"kafka": "the broker", "valkey": "the append-only file", "clickhouse": "ClickHouse"}
-SLACK_BYTES = 65_536
+LEFT_BYTES = {"kafka": 65_536, "valkey": 65_536, "clickhouse": 500_000}
+"""ClickHouse writes nothing without a reserve of a mebibyte. What is cut from under a merge that has
+its reserve would be another fault: a disk that shrinks."""
 
 
 def _mount(directory: Path) -> None:
@@ -42,14 +44,14 @@ def _resize(directory: Path, size: str) -> None:
     _run("mount", "-o", f"remount,size={size}", str(directory))
 
 
-def _fill(directory: Path) -> None:
-    """There is room for a few blocks more, and no more."""
+def _fill(directory: Path, left_bytes: int) -> None:
+    """There is room for so much more, and no more."""
 
     def is_small() -> bool:
         at = os.statvfs(directory)
         used = (at.f_blocks - at.f_bfree) * at.f_frsize
         try:
-            _resize(directory, str(used + SLACK_BYTES))
+            _resize(directory, str(used + left_bytes))
         except AssertionError:
             return False  # it grew meanwhile
         return True
@@ -68,9 +70,20 @@ SMALL = Plan(prepare=_mount, clean=_unmount)
 def _full(name: str) -> Fault:
     def do(rig: Rig, chance: random.Random) -> int:
         directory = directory_of(server(rig, name))
-        _fill(directory)
+        sink = [rig.roles["accepted-to-clickhouse"]]
+        marks = log_lengths(sink)
+        _fill(directory, LEFT_BYTES[name])
+
+        def is_felt() -> bool:
+            # ClickHouse begins nothing that does not fit, and says so.
+            return (
+                _room(directory) < 16_384
+                or not rig.servers[name].is_alive()
+                or (name == "clickhouse" and "store_unavailable" in said_since(sink, marks)[0])
+            )
+
         try:
-            eventually(lambda: _room(directory) < SLACK_BYTES // 4, within_s=60)
+            eventually(is_felt, within_s=60)
             time.sleep(chance.uniform(2.0, 10.0))
         finally:
             _resize(directory, ROOMY)

@@ -2,17 +2,14 @@
 
 import os
 import random
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from types import MappingProxyType
 
 from runtime import apache_kafka
 from tests.faults.loads import PLAIN, Load
 from tests.faults.rig import Plan, Rig
+from tests.mounting import lacks_mount
 
 Do = Callable[[Rig, random.Random], int]
 """Hurts the rig, under load; returns when the fault is over, with how many faults it injected.
@@ -44,20 +41,8 @@ def _lacks_root() -> str:
     return "" if os.geteuid() == 0 else "not root"
 
 
-@cache
-def _lacks_mount() -> str:
-    if not shutil.which("mount"):
-        return "no mount"
-    with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(["mount", "-t", "tmpfs", "headwater", place], capture_output=True)
-        if done.returncode != 0:
-            return "may not mount a file system"
-        subprocess.run(["umount", place], check=True)
-    return ""
-
-
 NEEDS: Mapping[str, Callable[[], str]] = MappingProxyType(
-    {"apache": _lacks_apache, "root": _lacks_root, "mount": _lacks_mount}
+    {"apache": _lacks_apache, "root": _lacks_root, "mount": lacks_mount}
 )
 """What a fault may need -> says why the machine cannot give it, or nothing."""
 

@@ -65,7 +65,7 @@ def _answer_lost(what: str) -> Fault:
                 if what == "a fence at Kafka":
                     # Lanes are fenced when a worker takes them.
                     chance.choice(rig.streams).kill()
-                eventually(partial(_has_lost, proxy, goal), within_s=40)
+                eventually(partial(_has_lost, proxy, goal), within_s=75)
         finally:
             proxy.heal()
         return LOSSES_A_RUN

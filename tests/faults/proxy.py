@@ -39,10 +39,19 @@ def containing(*words: bytes) -> Request:
 
 def kafka_request(*api_keys: int) -> Request:
     """Requests of Kafka's protocol with one of these keys (0 Produce, 8 OffsetCommit, 22
-    InitProducerId, 26 EndTxn): after four bytes of length come two of key.
+    InitProducerId, 26 EndTxn): each is four bytes of length, two of key, and the rest.
     """
-    wanted = {struct.pack(">h", key) for key in api_keys}
-    return lambda data: data[4:6] in wanted
+
+    def is_meant(data: bytes) -> bool:
+        at = 0
+        while at + 6 <= len(data):
+            length, key = struct.unpack_from(">ih", data, at)
+            if key in api_keys or length < 2:
+                return key in api_keys and length >= 2
+            at += 4 + length
+        return False
+
+    return is_meant
 
 
 @dataclass(eq=False)
