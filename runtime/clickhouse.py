@@ -64,11 +64,17 @@ NOT_MADE = frozenset({60, 81})
 """Codes that say that tables or the database are not there yet."""
 
 
-def connect(settings: Settings, *, database: str | None = None) -> Client:
+def connect(
+    settings: Settings,
+    *,
+    database: str | None = None,
+    answer_within_s: float = ANSWER_WITHIN_S,
+) -> Client:
     """A client of the configured database (or `database`; "" is the server's default).
 
-    May be used by one thread at a time. Raises StoreUnavailable when nobody answers, StoreRefused
-    when we may not enter.
+    What takes longer than `answer_within_s` is given up as StoreUnavailable. May be used by one
+    thread at a time. Raises StoreUnavailable when nobody answers, StoreRefused when we may not
+    enter.
     """
     if not settings.clickhouse.url:
         raise SettingInvalid(
@@ -86,7 +92,7 @@ def connect(settings: Settings, *, database: str | None = None) -> Client:
             secure=is_tls,
             database=settings.clickhouse.database if database is None else database,
             connect_timeout=CONNECT_WITHIN_S,
-            send_receive_timeout=ANSWER_WITHIN_S,
+            send_receive_timeout=round(answer_within_s),
             # Statements of one client then do not queue behind each other in a session.
             autogenerate_session_id=False,
             # Compressing costs more than loopback or a data centre's network saves.
