@@ -16,6 +16,7 @@ from runtime.settings import Settings
 from schemas.errors import StoreRefused, StoreUnavailable
 
 ANSWER_WITHIN_S = 15.0
+STRANGER_WITHIN_S = 5.0
 DRAIN_S = 0.01
 DRAIN_AT_MOST_S = 0.2
 FILL_STEP_S = 0.05
@@ -28,9 +29,15 @@ next record came within 3 s of the broker's first answer."""
 
 
 def log_ends(
-    bootstrap_servers: str, topic: str, partitions: int, *, within_s: float = ANSWER_WITHIN_S
+    bootstrap_servers: str,
+    topic: str,
+    partitions: int | Iterable[int],
+    *,
+    within_s: float = ANSWER_WITHIN_S,
+    isolation: str = "read_uncommitted",
 ) -> dict[int, tuple[int, int]]:
-    """Partition -> (first offset, end), records of unfinished transactions included.
+    """Partition (so many, or these) -> (first offset, end), by default with records of unfinished
+    transactions.
 
     A commit returns before its records may be read: whoever waits until the end of committed
     records may see an end before what was just committed. Raises StoreUnavailable when Kafka does
@@ -40,13 +47,13 @@ def log_ends(
         {
             "bootstrap.servers": bootstrap_servers,
             "group.id": "headwater.ends",
-            "isolation.level": "read_uncommitted",
+            "isolation.level": isolation,
         }
     )
+    wanted = range(partitions) if isinstance(partitions, int) else partitions
     try:
         return {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), within_s)
-            for p in range(partitions)
+            p: consumer.get_watermark_offsets(TopicPartition(topic, p), within_s) for p in wanted
         }
     except KafkaException as error:
         raise StoreUnavailable(
@@ -84,6 +91,7 @@ class KafkaReader:
         on_lost: Callable[[Iterable[int]], None] = lambda _: None,
     ) -> None:
         self._topic = topic
+        self._bootstrap_servers = settings.kafka.bootstrap_servers
         self._generation = settings.kafka.generation
         self._on_lost = on_lost
         self._assigned: list[int] = []
@@ -259,10 +267,16 @@ class KafkaReader:
             found: tuple[int, int] = self._consumer.get_watermark_offsets(
                 TopicPartition(self._topic, partition), timeout=ANSWER_WITHIN_S
             )
-        except KafkaException as error:
-            raise StoreUnavailable(
-                f"Kafka did not tell the offsets of {self._topic}[{partition}]: {error.args[0]}"
-            ) from error
+        except KafkaException:
+            # This client believes no leader that is older than one it has known, as that of a log
+            # that went back is: without a stranger's look it would wait for ever.
+            return log_ends(
+                self._bootstrap_servers,
+                self._topic,
+                [partition],
+                within_s=STRANGER_WITHIN_S,
+                isolation="read_committed",
+            )[partition]
         return found
 
     def _explain_outside(self, partition: int, position: int, first: int, end: int) -> str:

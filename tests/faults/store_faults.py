@@ -166,10 +166,12 @@ def _log_went_back(rig: Rig, chance: random.Random) -> int:
         def have_refused() -> bool:
             return all("log went back" in text for text in said_since(sinks, marks))
 
-        eventually(have_refused, within_s=90, every_s=0.2)
-        kafka.terminate()
-        eventually(lambda: not kafka.is_alive(), within_s=60)
-        restore(kafka, newer)
+        try:
+            eventually(have_refused, within_s=90, every_s=0.2)
+        finally:
+            kafka.terminate()
+            eventually(lambda: not kafka.is_alive(), within_s=60)
+            restore(kafka, newer)
     return 1
 
 
