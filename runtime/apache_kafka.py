@@ -153,9 +153,10 @@ share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=6000
-# After a kill -9 the controller keeps the broker out until the old one's session ends (9 s by
-# default). Both are one process here, so a stall stops them together and a short session is safe.
-broker.session.timeout.ms=3000
+# A stall of broker and controller together still ends the session: the broker is then without
+# leaders for a moment, and this version forgets the markers of what commits in it (KAFKA-20734).
+# Longer would be safer, but after a kill -9 the controller keeps the broker out for as long.
+broker.session.timeout.ms=9000
 broker.heartbeat.interval.ms=500
 # A lane's transaction is at most 10 s (DESIGN); what a dead worker left open is aborted soon.
 transaction.abort.timed.out.transaction.cleanup.interval.ms=2000

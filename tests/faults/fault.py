@@ -28,6 +28,8 @@ class Fault:
     plan: Plan = field(default_factory=Plan)
     needs: tuple[str, ...] = ("apache",)
     """Names of NEEDS."""
+    revision: int = 1
+    """Raised when what it found was mended, or when it hurts otherwise: earlier runs do not count."""
     leaves_sound: bool = True
     """False: the rig is not used again after it."""
 

@@ -96,7 +96,7 @@ def _todo(faults: Sequence[Fault], runs: int) -> Iterator[Fault]:
     """Plan by plan, and within a plan round by round, those first that were done least."""
     rows = ledger.read()
     missing = {
-        fault.name: runs - len(ledger.runs_of(fault.name, rows))
+        fault.name: runs - len(ledger.runs_of(fault.name, fault.revision, rows))
         for fault in faults
         if not _is_left_out(fault)
     }
@@ -146,7 +146,7 @@ def _write_down(outcome: Outcome) -> None:
     ledger.append(
         ledger.Row(
             datetime.now(UTC).date().isoformat(),
-            ledger.PROTOCOL,
+            FAULTS[outcome.fault].revision,
             _commit(),
             outcome.fault,
             outcome.seed,
@@ -170,8 +170,12 @@ def write_report() -> None:
     text = DOCUMENT.read_text("utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    table = "\n".join(ledger.report(ledger.read(), FAULTS))
+    table = "\n".join(ledger.report(ledger.read(), _revisions()))
     DOCUMENT.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", "utf-8")
+
+
+def _revisions() -> dict[str, int]:
+    return {name: fault.revision for name, fault in FAULTS.items()}
 
 
 def main() -> int:
@@ -192,7 +196,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     root = Path(tempfile.mkdtemp(prefix="headwater-faults-"))
     is_well = run_all(named(chosen.fault), chosen.runs, time.monotonic() + chosen.seconds, root)
-    print("\n".join(ledger.report(ledger.read(), FAULTS)))
+    print("\n".join(ledger.report(ledger.read(), _revisions())))
     if is_well:
         shutil.rmtree(root, ignore_errors=True)
     return 0 if is_well else 1
