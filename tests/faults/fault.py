@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from runtime import apache_kafka
 from tests.faults.loads import PLAIN, Load
+from tests.faults.namespaces import lacks_namespaces
 from tests.faults.rig import Plan, Rig
 from tests.mounting import lacks_mount
 
@@ -44,7 +45,12 @@ def _lacks_root() -> str:
 
 
 NEEDS: Mapping[str, Callable[[], str]] = MappingProxyType(
-    {"apache": _lacks_apache, "root": _lacks_root, "mount": lacks_mount}
+    {
+        "apache": _lacks_apache,
+        "root": _lacks_root,
+        "mount": lacks_mount,
+        "namespace": lacks_namespaces,
+    }
 )
 """What a fault may need -> says why the machine cannot give it, or nothing."""
 

@@ -8,15 +8,24 @@ import random
 import time
 from functools import partial
 
+from tests.faults import namespaces
+from tests.faults.copies import held_down
 from tests.faults.fault import Fault
-from tests.faults.proxy import WAYS, Proxy, Request, anything, containing, kafka_request
-from tests.faults.rig import Plan, Rig
+from tests.faults.proxy import WAYS, Proxy, Request, Way, anything, containing, kafka_request
+from tests.faults.rig import SINKS, Plan, Rig
 from tests.faults.standing import stand_before
 from tests.waiting import eventually
 
 SERVERS = ("kafka", "redis", "clickhouse")
 PROXIED = Plan(between=tuple((name, stand_before) for name in (*SERVERS, "collector")))
 """Every role reaches every server, and the sender the collector, through a proxy."""
+
+NAMESPACED = Plan(
+    between=tuple((name, namespaces.stand_at_our_end) for name in SERVERS),
+    prepare=namespaces.make,
+    clean=namespaces.remove,
+)
+"""Roles may run in a network namespace."""
 
 LOSSES_A_RUN = 4
 CUT_S = (2.0, 25.0)
@@ -134,10 +143,30 @@ def _slow(server: str, seconds: float) -> Fault:
     return Fault(f"{server} slow: {seconds:g} s for each answer", do, plan=PROXIED)
 
 
+def _cut_in_namespace(way: Way) -> Fault:
+    def do(rig: Rig, chance: random.Random) -> int:
+        part = chance.choice([*rig.streams, *(rig.roles[name] for name in SINKS)])
+        part.prefix = namespaces.COMMAND
+        with held_down(part):
+            pass
+        eventually(part.is_ready, within_s=60)
+        namespaces.cut(way)
+        try:
+            time.sleep(chance.uniform(*CUT_S))
+        finally:
+            namespaces.heal(way)
+            part.prefix = ()  # it comes home when it is started again
+        return 1
+
+    needs = ("apache", "namespace")
+    return Fault(f"role cut off by its network, {way}", do, plan=NAMESPACED, needs=needs)
+
+
 FAULTS = [
     *(_answer_lost(what) for what in ANSWERS),
     *(_all_answers_lost(server) for server in (*SERVERS, "collector")),
     *(_cut(server, way) for server in SERVERS for way in (*WAYS, "both ways")),
+    *(_cut_in_namespace(way) for way in WAYS),
     Fault("servers refuse connections, one after another", _refused, plan=PROXIED),
     Fault("connections reset at random", _reset, plan=PROXIED),
     _slow("clickhouse", 30),

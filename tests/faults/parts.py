@@ -143,6 +143,8 @@ class RolePart(Part):
         self._pid_file = directory / "run" / f"{name}.pid"
         self._ready_file = directory / "run" / f"{name}.ready"
         self._child: Child | None = None
+        self.prefix: tuple[str, ...] = ()
+        """Words before its command, from its next start on: a namespace to run in."""
         self._command = [
             *(sys.executable, "-m", "tests.faults.points", str(directory / "points"), name),
             *("run", *roles, "--settings", str(settings_file)),
@@ -176,7 +178,7 @@ class RolePart(Part):
         self._ready_file.unlink(missing_ok=True)
         self._child = start_child(
             self.name,
-            self._command,
+            [*self.prefix, *self._command],
             log_file=self._log_file,
             pid_file=self._pid_file,
             environment={"PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
