@@ -172,6 +172,8 @@ def _log_went_back(rig: Rig, chance: random.Random) -> int:
             kafka.terminate()
             eventually(lambda: not kafka.is_alive(), within_s=60)
             restore(kafka, newer)
+    # Restoring is over when the right log is there again.
+    eventually(kafka.is_ready, within_s=90)
     return 1
 
 
