@@ -49,6 +49,20 @@ class Broker:
         """An admin client. Keep it until it has answered: its answers end with it."""
         return AdminClient({"bootstrap.servers": self.servers})
 
+    def wait_known(self, *topics: str) -> None:
+        """Each broker knows these topics, and who leads them: a moment after they are made."""
+        for server in self.servers.split(","):
+            admin = AdminClient({"bootstrap.servers": server, "log_level": 2})
+
+            def is_known(admin: AdminClient = admin) -> bool:
+                known = admin.list_topics(timeout=30).topics
+                return all(
+                    name in known and all(p.leader >= 0 for p in known[name].partitions.values())
+                    for name in topics
+                )
+
+            eventually(is_known)
+
     def producer(self, **settings: Any) -> Producer:
         """A producer whose every record is acknowledged by all replicas."""
         common = {"bootstrap.servers": self.servers, "acks": "all", "log_level": 1}

@@ -33,6 +33,7 @@ def make_topic(broker: Broker, fresh_name: FreshName) -> MakeTopic:
         wanted = NewTopic(name, partitions, broker.replication, config=settings)
         for made in admin.create_topics([wanted]).values():
             made.result(30)
+        broker.wait_known(name)
         return name
 
     return make

@@ -51,6 +51,7 @@ def settings_of(broker: Broker, fresh_name: FreshName, **values: Any) -> Setting
 def topics(broker: Broker, fresh_name: FreshName) -> Topics:
     settings = settings_of(broker, fresh_name, partitions=1)
     ensure_topics(settings)
+    broker.wait_known(*(topic.name for topic in settings.topic_names.all()))
     return settings.topic_names
 
 
@@ -158,7 +159,7 @@ def test_newest_value_of_a_key_is_read_back_and_a_tombstone_removes_it(
         for key, value in values:
             producer.send(topics.subjects, value, key, 0)
         producer.commit()
-    assert newest(kafka, topics) == {b"a": b"2", b"c": b"1"}
+    eventually(lambda: newest(kafka, topics) == {b"a": b"2", b"c": b"1"})
 
 
 def test_commit_makes_all_topics_of_a_transaction_visible_in_order(
@@ -170,9 +171,17 @@ def test_commit_makes_all_topics_of_a_transaction_visible_in_order(
     producer.send(topics.subjects, b"cursor", b"@cursor", 0)
     assert newest(kafka, topics) == {}
     producer.commit()
-    found = read_compacted(kafka, topics.accepted, 0, f"{topics.prefix}test")
-    assert (found.records, found.newest) == (500, {b"key": b"499"})
-    assert newest(kafka, topics) == {b"@cursor": b"cursor"}
+    seen: list[int] = []
+
+    def is_visible() -> bool:
+        """A commit is sure when it answers, and visible a moment later."""
+        found = read_compacted(kafka, topics.accepted, 0, f"{topics.prefix}test")
+        seen.append(found.records)
+        return found.newest == {b"key": b"499"}
+
+    eventually(is_visible)
+    assert set(seen) <= {0, 500}
+    eventually(lambda: newest(kafka, topics) == {b"@cursor": b"cursor"})
     assert end_of(kafka, topics.accepted) == 501  # the commit's own record takes an offset
 
 
@@ -193,7 +202,7 @@ def test_transaction_of_a_fenced_owner_is_never_seen(
         first.commit()
     second.send(topics.subjects, b"1", b"owner", 0)
     second.commit()
-    assert newest(kafka, topics) == {b"committed": b"1", b"owner": b"1"}
+    eventually(lambda: newest(kafka, topics) == {b"committed": b"1", b"owner": b"1"})
 
 
 def test_lanes_commit_side_by_side(kafka: str, topics: Topics, open_lane: MakeProducer) -> None:
@@ -205,5 +214,8 @@ def test_lanes_commit_side_by_side(kafka: str, topics: Topics, open_lane: MakePr
         (first if number % 2 else second).commit()
     first.commit()
     second.commit()
-    found = read_compacted(kafka, topics.rejected, 0, f"{topics.prefix}test").newest
-    assert len(found) == 40
+
+    def count() -> int:
+        return len(read_compacted(kafka, topics.rejected, 0, f"{topics.prefix}test").newest)
+
+    eventually(lambda: count() == 40)

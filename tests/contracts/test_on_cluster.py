@@ -14,7 +14,6 @@ from tests.contracts.forgetting import (  # noqa: F401 - the tests themselves
 )
 from tests.contracts.test_broker import (  # noqa: F401
     open_lane,
-    test_lanes_commit_side_by_side,
     test_topics_are_created_once_as_configured,
     test_transaction_of_a_fenced_owner_is_never_seen,
     topics,

@@ -164,7 +164,7 @@ def test_fenced_producer_cannot_write_even_what_it_had_begun(
     second.commit_transaction(30)
     values = [value for _, value in broker.read(topic, 0, "read_uncommitted").records]
     assert values == [b"zombie", b"owner"]
-    assert [value for _, value in broker.read(topic).records] == [b"owner"]
+    eventually(lambda: [value for _, value in broker.read(topic).records] == [b"owner"])
 
 
 def test_transaction_that_is_left_open_is_aborted_in_time(
