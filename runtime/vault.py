@@ -25,6 +25,7 @@ from runtime.settings import Settings
 from runtime.vault_faults import LOST, faults
 from runtime.vault_rows import (
     BEGIN,
+    MEMORY,
     RESOLVE,
     RESOLVE_SHA,
     SUPPRESS,
@@ -36,6 +37,7 @@ from runtime.vault_rows import (
     canonical,
     identified,
     require_durable,
+    require_kept,
 )
 from schemas.errors import SettingInvalid, StoreRefused
 
@@ -128,10 +130,10 @@ class Vault(_EitherVault["redis.Redis"]):
         )
 
     def check(self) -> None:
-        """Raise StoreRefused unless this server can promise that a write is on disk."""
+        """Raise StoreRefused unless this server promises that a write is on disk, and is kept."""
         run: Callable[..., Any] = self._client.execute_command
         with faults():
-            run("PING")
+            require_kept(run(*MEMORY))
             if self._is_durable:
                 require_durable(run(*_WAITAOF))
 
@@ -209,6 +211,7 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
         it has no more the one that it was known by."""
         run: Callable[..., Awaitable[Any]] = self._client.execute_command
         with faults():
+            require_kept(await run(*MEMORY))
             mark = await run("HGET", self._prefix + "mark", "id")
             if self._is_durable:
                 require_durable(await run(*_WAITAOF))

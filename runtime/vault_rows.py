@@ -10,7 +10,7 @@ lost its rows would give everybody a second pid and nobody would notice: so the 
 `id` is not the one that its caller knows, or `made` is less than the caller has seen on disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from typing import Any
@@ -185,3 +185,16 @@ def require_durable(answer: Sequence[int]) -> None:
     """Raise StoreUnavailable unless WAITAOF answered that the local disk has it."""
     if answer[0] < 1:
         raise StoreUnavailable("the vault's server did not bring its writes to disk in time")
+
+
+MEMORY = ("INFO", "memory")
+
+
+def require_kept(memory: Mapping[str, Any]) -> None:
+    """Raise StoreRefused if the server, by its answer to MEMORY, forgets rows when memory ends."""
+    policy = str(memory.get("maxmemory_policy", ""))
+    if policy.startswith("allkeys"):
+        raise StoreRefused(
+            f"the vault's server forgets people when its memory is full: its maxmemory-policy is "
+            f"{policy}; set it to noeviction"
+        )

