@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from runtime.crash import crash
 from runtime.logs import get_logger
 from runtime.settings import Settings
 from schemas.errors import StoreRefused, StoreUnavailable
 
 ANSWER_WITHIN_S = 15.0
 STRANGER_WITHIN_S = 5.0
+REJOINS_WITHIN_S = 30.0
+"""librdkafka 2.16 does not always come back to its group after a broker was down twice within some
+seconds: it lost its session, gave its partitions up, and then tried nothing more for minutes while
+its neighbours were back in four seconds. A rebalance that waits for a member that died takes 10."""
+
 DRAIN_S = 0.01
 DRAIN_AT_MOST_S = 0.2
 FILL_STEP_S = 0.05
@@ -98,6 +104,8 @@ class KafkaReader:
         self._unstarted: set[int] = set()
         self._epoch = 0
         self._ends: dict[int, int] = {}
+        self._left_at_s: float | None = None
+        """Since when we are in no group; None while we are, and before the first time."""
         self._set_aside: list[Message] = []
         self._paused: list[TopicPartition] = []
         config: dict[str, str | int | float | bool] = {
@@ -176,6 +184,7 @@ class KafkaReader:
         Then collects for at least `fill_s`, and goes on a little while there is more to read. A
         batch without records tells that the position moved past control records.
         """
+        self._end_if_forgotten()
         epoch = self._epoch
         batches: dict[int, Batch] = {}
         at_end: set[int] = set()
@@ -229,6 +238,17 @@ class KafkaReader:
     def close(self) -> None:
         """Leave the group (a static member only ends its connection)."""
         self._consumer.close()
+
+    def _end_if_forgotten(self) -> None:
+        """End the process when we are out of the group for long although Kafka answers others."""
+        if self._left_at_s is None or time.monotonic() - self._left_at_s < REJOINS_WITHIN_S:
+            return
+        try:
+            log_ends(self._bootstrap_servers, self._topic, [0], within_s=STRANGER_WITHIN_S)
+        except StoreUnavailable:
+            self._left_at_s = time.monotonic()  # Kafka is away: the time begins when it answers
+            return
+        crash("out of its group, and not taken in again", topic=self._topic)
 
     def _consume(self, count: int, wait_s: float) -> list[Message]:
         try:
@@ -319,6 +339,7 @@ class KafkaReader:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._change()
+        self._left_at_s = None
         self._assigned = [found.partition for found in partitions]
         self._unstarted = set(self._assigned)
         # The position comes with `start`; until then nothing may flow.
@@ -326,6 +347,7 @@ class KafkaReader:
 
     def _revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
         self._change()
+        self._left_at_s = time.monotonic()
         gone = [found.partition for found in partitions]
         self._assigned = [p for p in self._assigned if p not in gone]
         self._unstarted -= set(gone)

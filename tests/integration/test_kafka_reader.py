@@ -10,6 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from runtime import kafka_reader
 from runtime.kafka_reader import KafkaReader
 from runtime.settings import Settings
+from schemas.errors import StoreUnavailable
 from tests.waiting import eventually
 
 PARTITIONS = 4
@@ -151,3 +152,50 @@ def test_no_partition_is_paused_or_resumed_beside_an_assignment(
     produce(kafka, topic, 1)
     read_until(reader, {partition: [0] for partition in range(PARTITIONS)})
     assert calls == ["assign 0", f"assign {PARTITIONS}"]
+
+
+def test_process_ends_when_its_group_forgot_it_although_kafka_answers(
+    readers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a broker that was down twice: without it the reader would be silent for ever."""
+    ends: list[str] = []
+    monkeypatch.setattr(kafka_reader, "REJOINS_WITHIN_S", 0.5)
+    monkeypatch.setattr(kafka_reader, "crash", lambda why, **_: ends.append(why))
+    reader = readers()
+    join(reader, PARTITIONS)
+    reader.start(dict.fromkeys(range(PARTITIONS), None))
+    read(reader)
+    assert ends == []
+    reader._consumer.unsubscribe()  # out of the group, and nothing brings it back
+
+    def has_ended() -> bool:
+        read(reader)
+        return bool(ends)
+
+    eventually(has_ended)
+
+
+def test_reader_waits_for_kafka_however_long_it_is_away(
+    readers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[str] = []
+    looks: list[str] = []
+
+    def is_away(*_: object, **__: object) -> None:
+        looks.append("away")
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(kafka_reader, "REJOINS_WITHIN_S", 0.2)
+    monkeypatch.setattr(kafka_reader, "crash", lambda why, **_: ends.append(why))
+    monkeypatch.setattr(kafka_reader, "log_ends", is_away)
+    reader = readers()
+    join(reader, PARTITIONS)
+    reader.start(dict.fromkeys(range(PARTITIONS), None))
+    reader._consumer.unsubscribe()
+
+    def has_looked_thrice() -> bool:
+        read(reader)
+        return len(looks) == 3
+
+    eventually(has_looked_thrice)
+    assert ends == []
