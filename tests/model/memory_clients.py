@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 
 from runtime import kafka_reader, transactions
 from tests.model.memory_kafka import Died, Fenced, Group, MemoryKafka, Record
@@ -218,6 +224,19 @@ class MemoryConsumer:
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
         for tp in offsets:
             self._kafka.group_offsets[self._group_name, tp.topic, tp.partition] = tp.offset
+
+    def committed(
+        self, partitions: list[TopicPartition], timeout: float = 0
+    ) -> list[TopicPartition]:
+        offsets = self._kafka.group_offsets
+        return [
+            TopicPartition(
+                tp.topic,
+                tp.partition,
+                offsets.get((self._group_name, tp.topic, tp.partition), OFFSET_INVALID),
+            )
+            for tp in partitions
+        ]
 
     def close(self) -> None:
         if self._group is not None:

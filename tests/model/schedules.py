@@ -21,11 +21,18 @@ def seeds(share: int, block: int) -> range:
     return range(block * wanted // BLOCKS, (block + 1) * wanted // BLOCKS)
 
 
-def assert_none_breaks(run: Callable[[int], set[str]], which: range, file: str) -> None:
+def describe(seed: int, broken: set[str], model: str) -> str:
+    """Which promises a schedule broke, and how to see it again."""
+    return (
+        f"seed {seed} broke: {', '.join(sorted(broken))}. "
+        f"Repeat it: HEADWATER_TEST_SEED={seed} pytest tests/model/test_{model}.py"
+    )
+
+
+def assert_none_breaks(
+    run: Callable[[int], tuple[set[str], object]], which: range, model: str
+) -> None:
     """Every seed of `which` keeps every promise; the first that does not is named."""
     for seed in which:
-        broken = run(seed)
-        assert not broken, (
-            f"seed {seed} broke: {', '.join(sorted(broken))}. "
-            f"Repeat it: HEADWATER_TEST_SEED={seed} pytest {file}"
-        )
+        broken, _ = run(seed)
+        assert not broken, describe(seed, broken, model)

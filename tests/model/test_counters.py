@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.model import runners
 from tests.model.counter_world import CounterWorld
 from tests.model.faulty import FATES
 from tests.model.schedules import BLOCKS, assert_none_breaks, seeds
-from tests.model.sink_world import memory_sinks
 
 SHARE = 6_000
 RunSeed = Callable[[int], tuple[set[str], CounterWorld]]
@@ -16,22 +16,12 @@ RunSeed = Callable[[int], tuple[set[str], CounterWorld]]
 
 @pytest.fixture
 def run_seed(monkeypatch: pytest.MonkeyPatch) -> RunSeed:
-    """Runs one schedule; the promises that it broke, and the world it was."""
-    use = memory_sinks(monkeypatch)
-
-    def run(seed: int) -> tuple[set[str], CounterWorld]:
-        world = CounterWorld(seed)
-        use(world)
-        return world.run(), world
-
-    return run
+    return runners.counters(monkeypatch)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_counters_are_exact_in_every_schedule(run_seed: RunSeed, block: int) -> None:
-    assert_none_breaks(
-        lambda seed: run_seed(seed)[0], seeds(SHARE, block), "tests/model/test_counters.py"
-    )
+    assert_none_breaks(run_seed, seeds(SHARE, block), "counters")
 
 
 def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:

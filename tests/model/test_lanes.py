@@ -5,50 +5,27 @@ That the schedules can fail is shown by tests/faults/test_mutants.py.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from streams import lane as lane_module
+from tests.model import runners
 from tests.model.lane_world import COMMIT_FATES, LaneWorld
-from tests.model.memory_clients import memory_clients
 from tests.model.memory_kafka import MemoryKafka, Owner
-from tests.model.recount import broken_promises
 from tests.model.schedules import BLOCKS, assert_none_breaks, seeds
-from tests.model.virtual_loop import VirtualLoop
 
 SHARE = 5_000
-RunSeed = Callable[..., tuple[set[str], LaneWorld]]
+RunSeed = Callable[[int], tuple[set[str], LaneWorld]]
 
 
 @pytest.fixture
-def run_seed(monkeypatch: pytest.MonkeyPatch) -> Iterator[RunSeed]:
-    """Runs one schedule; the promises that it broke, and the world it was."""
-    world: list[LaneWorld] = []
-    monkeypatch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
-    monkeypatch.setattr(lane_module, "RECORDS_A_SLICE", 3)
-    use = memory_clients(monkeypatch)
-    loop = VirtualLoop()
-    loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead processes
-
-    def run(
-        seed: int, kafka_of: Callable[[int], MemoryKafka] = MemoryKafka
-    ) -> tuple[set[str], LaneWorld]:
-        kafka = kafka_of(1 + seed % 2)
-        use(kafka)
-        world[:] = [LaneWorld(seed, loop, kafka)]
-        wrong = loop.run_until_complete(world[0].run())
-        return wrong | broken_promises(kafka, world[0].arrivals), world[0]
-
-    yield run
-    loop.close()
+def run_seed(monkeypatch: pytest.MonkeyPatch) -> RunSeed:
+    return runners.lanes(monkeypatch)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_lanes_are_exact_in_every_schedule(run_seed: RunSeed, block: int) -> None:
-    assert_none_breaks(
-        lambda seed: run_seed(seed)[0], seeds(SHARE, block), "tests/model/test_lanes.py"
-    )
+    assert_none_breaks(run_seed, seeds(SHARE, block), "lanes")
 
 
 def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:
@@ -83,9 +60,10 @@ class ShowsWhatWasAborted(MemoryKafka):
 
 @pytest.mark.parametrize("worse", [WithoutFencing, ShowsWhatWasAborted])
 def test_recount_sees_what_a_worse_log_would_do(
-    run_seed: RunSeed, worse: Callable[[int], MemoryKafka]
+    monkeypatch: pytest.MonkeyPatch, worse: Callable[[int], MemoryKafka]
 ) -> None:
+    run_seed = runners.lanes(monkeypatch, worse)
     found: Counter[str] = Counter()
     for seed in range(60):
-        found.update(run_seed(seed, worse)[0])
+        found.update(run_seed(seed)[0])
     assert found.keys() & {"accepted twice", "outputs without their cursor"}, found

@@ -4,12 +4,11 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
-import redis
 
+from tests.model import runners
 from tests.model.faulty import FATES
 from tests.model.profile_world import ProfileWorld
 from tests.model.schedules import BLOCKS, assert_none_breaks, seeds
-from tests.model.sink_world import memory_sinks
 
 SHARE = 9_000
 RunSeed = Callable[[int], tuple[set[str], ProfileWorld]]
@@ -17,23 +16,12 @@ RunSeed = Callable[[int], tuple[set[str], ProfileWorld]]
 
 @pytest.fixture
 def run_seed(monkeypatch: pytest.MonkeyPatch) -> RunSeed:
-    """Runs one schedule; the promises that it broke, and the world it was."""
-    use = memory_sinks(monkeypatch)
-
-    def run(seed: int) -> tuple[set[str], ProfileWorld]:
-        world = ProfileWorld(seed)
-        use(world)
-        monkeypatch.setattr(redis.Redis, "from_url", world.make_client)
-        return world.run(), world
-
-    return run
+    return runners.profiles(monkeypatch)
 
 
 @pytest.mark.parametrize("block", range(BLOCKS))
 def test_profiles_are_the_newest_in_every_schedule(run_seed: RunSeed, block: int) -> None:
-    assert_none_breaks(
-        lambda seed: run_seed(seed)[0], seeds(SHARE, block), "tests/model/test_profiles.py"
-    )
+    assert_none_breaks(run_seed, seeds(SHARE, block), "profiles")
 
 
 def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:

@@ -1,0 +1,67 @@
+"""How does one seed of a model run?
+
+Each runner patches the product's outer edges (clients of servers, clocks, the end of a process) for
+as long as `patch` lives, and answers a function from a seed to the promises that it broke and the
+world that it was.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import redis
+
+from streams import lane as lane_module
+from tests.model.counter_world import CounterWorld
+from tests.model.lane_world import LaneWorld
+from tests.model.memory_clients import memory_clients
+from tests.model.memory_kafka import MemoryKafka
+from tests.model.profile_world import ProfileWorld
+from tests.model.recount import broken_promises
+from tests.model.sink_world import memory_sinks
+from tests.model.virtual_loop import VirtualLoop
+
+
+def lanes(
+    patch: pytest.MonkeyPatch, kafka_of: Callable[[int], MemoryKafka] = MemoryKafka
+) -> Callable[[int], tuple[set[str], LaneWorld]]:
+    """Lanes; `kafka_of` makes the log for so many partitions."""
+    world: list[LaneWorld] = []
+    patch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
+    patch.setattr(lane_module, "RECORDS_A_SLICE", 3)
+    use = memory_clients(patch)
+    loop = VirtualLoop()
+    loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead processes
+
+    def run(seed: int) -> tuple[set[str], LaneWorld]:
+        kafka = kafka_of(1 + seed % 2)
+        use(kafka)
+        world[:] = [LaneWorld(seed, loop, kafka)]
+        wrong = loop.run_until_complete(world[0].run())
+        return wrong | broken_promises(kafka, world[0].arrivals), world[0]
+
+    return run
+
+
+def counters(patch: pytest.MonkeyPatch) -> Callable[[int], tuple[set[str], CounterWorld]]:
+    """accepted_to_clickhouse."""
+    use = memory_sinks(patch)
+
+    def run(seed: int) -> tuple[set[str], CounterWorld]:
+        world = CounterWorld(seed)
+        use(world)
+        return world.run(), world
+
+    return run
+
+
+def profiles(patch: pytest.MonkeyPatch) -> Callable[[int], tuple[set[str], ProfileWorld]]:
+    """subjects_to_redis."""
+    use = memory_sinks(patch)
+
+    def run(seed: int) -> tuple[set[str], ProfileWorld]:
+        world = ProfileWorld(seed)
+        use(world)
+        patch.setattr(redis.Redis, "from_url", world.make_client)
+        return world.run(), world
+
+    return run
