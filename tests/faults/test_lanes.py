@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from schemas.events import Collected
@@ -184,6 +185,45 @@ def test_of_two_owners_of_a_lane_the_older_is_fenced(make_log: MakeLog, tmp_path
         log.wait_applied(left)
         assert left.end(signal.SIGTERM) == 0
     assert_exact(log, events)
+
+
+def test_lane_begins_at_its_cursor_whatever_the_group_says(
+    make_log: MakeLog, tmp_path: Path
+) -> None:
+    log = make_log(partitions=1, instance_id="")
+    events = random_events(random.Random(8), 400, 20)
+    log.send(events[:300])
+    with Worker(tmp_path, "before", log.settings.model_dump_json()) as worker:
+        worker.start().wait_open()
+        log.wait_applied(worker)
+        assert worker.end(signal.SIGTERM) == 0
+    _rewind(log)
+    log.send(events[300:])
+    with Worker(tmp_path, "after", log.settings.model_dump_json()) as worker:
+        worker.start().wait_open()
+        log.wait_applied(worker)
+        assert worker.end(signal.SIGTERM) == 0
+    assert_exact(log, events)
+
+
+def _rewind(log: Log) -> None:
+    """The group's offsets say that nothing was read yet."""
+    group, topic = f"{log.topics.prefix}headwater.streams", log.topics.collected
+    other = Consumer(
+        {
+            "bootstrap.servers": log.kafka.bootstrap_servers,
+            "group.id": group,
+            "enable.auto.commit": False,
+        }
+    )
+
+    def is_rewound() -> bool:
+        # Refused while the group still has a member.
+        other.commit(offsets=[TopicPartition(topic, 0, 0)], asynchronous=False)
+        return True
+
+    eventually(is_rewound, within_s=30)
+    other.close()
 
 
 def test_log_that_lost_what_the_cursor_stands_on_stops_the_worker(

@@ -39,6 +39,7 @@ class MemoryProducer:
         self._queue: list[tuple[tuple[str, int], Record]] = []
         self._errors: list[KafkaError] = []
         self._in_transaction = False
+        self._is_fenced = False
 
     def init_transactions(self, _timeout_s: float) -> None:
         self._kafka.pause("fence")
@@ -62,7 +63,7 @@ class MemoryProducer:
         key: bytes | None = None,
         partition: int = -1,
     ) -> None:
-        if not self._in_transaction:
+        if not self._in_transaction or self._is_fenced:
             raise _fault(KafkaError._STATE)
         if self._kafka.fate("produce") == "full":
             raise BufferError
@@ -74,6 +75,7 @@ class MemoryProducer:
             try:
                 self._send(self._kafka.take(len(self._queue)))
             except Fenced:
+                self._is_fenced = True
                 self._errors.append(KafkaError(KafkaError._FENCED, "in memory", True))
         errors, self._errors = self._errors, []
         for error in errors:
@@ -125,6 +127,7 @@ class MemoryProducer:
             request()
         except Fenced:
             error = KafkaError(KafkaError._FENCED, "in memory", True)
+            self._is_fenced = True
             self._errors.append(error)
             raise KafkaException(error) from None
 
@@ -219,7 +222,8 @@ class MemoryConsumer:
         self, tp: TopicPartition, timeout: float = 0, *, cached: bool = False
     ) -> tuple[int, int]:
         log = self._kafka.logs[tp.topic, tp.partition]
-        return log.first, len(log.entries)
+        # A reader of committed records is told where they end, not where the log does.
+        return log.first, log.stable_end() if self._is_committed else len(log.entries)
 
     def commit(self, *, offsets: list[TopicPartition], asynchronous: bool) -> None:
         for tp in offsets:

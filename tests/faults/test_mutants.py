@@ -1,0 +1,440 @@
+"""Would anybody notice if a safeguard were gone?
+
+Each mutant is this tree with one safeguard taken out of a copy of it, by its text: one that is not
+found exactly once is an error, so that the mutants stay as true as the code. What should notice (a
+model, or a contract with the real server) runs in a process of its own on the copy, and must say
+which promise was broken; on the copy as it is, the same command must find nothing.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+PARTS = ("headwater", "schemas", "producers", "streams", "sinks", "consumers", "runtime", "tests")
+WITHIN_S = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What is taken out, and who must notice: `seeds` of `model` end with one of `broken`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    model: str
+    broken: tuple[str, ...]
+    seeds: tuple[int, int] = (0, 150)
+
+
+TWICE = ("accepted twice", "seq has a gap or a repeat", "outputs without their cursor")
+LOST = ("lost", "facts differ from the log", "counters differ from the log")
+
+MUTANTS = [
+    # -- lanes
+    Mutant(
+        "transactional id not tied to the lane",
+        "streams/lane.py",
+        "{self.settings.generation}.{self.p}",
+        "{self.settings.generation}.{id(self)}",
+        "lanes",
+        TWICE,
+    ),
+    Mutant(
+        "init_transactions after the rebuild",
+        "streams/lane.py",
+        "        self.producer = self._fenced(name)\n",
+        "        self._rebuild(); self.producer = self._fenced(name); return\n",
+        "lanes",
+        TWICE,
+    ),
+    Mutant(
+        "rebuild reads uncommitted",
+        "runtime/transactions.py",
+        '"isolation.level": "read_committed"',
+        '"isolation.level": "read_uncommitted"',
+        "lanes",
+        ("lost",),
+    ),
+    Mutant(
+        "applying while the barrier commits",
+        "streams/lane.py",
+        "                    await self._barrier_if_due(loop.time())\n",
+        "                    asyncio.ensure_future(self._barrier_if_due(loop.time()))\n",
+        "lanes",
+        TWICE + LOST,
+    ),
+    Mutant(
+        "a disconnect in a commit is ignored",
+        "runtime/transactions.py",
+        "error.fatal() or self._is_committing",
+        "error.fatal()",
+        "lanes",
+        TWICE,
+        (0, 2000),
+    ),
+    Mutant(
+        "a commit longer than the socket's timeout is trusted",
+        "runtime/transactions.py",
+        "took_s > SOCKET_TIMEOUT_S",
+        "took_s > 1e9",
+        "lanes",
+        TWICE,
+        (0, 2000),
+    ),
+    Mutant(
+        "a commit without an answer is trusted",
+        "runtime/transactions.py",
+        'self._on_fault(f"commit failed: {fault_name(error)}")',
+        "self._is_committing = False",
+        "lanes",
+        TWICE + LOST,
+    ),
+    Mutant(
+        "a record that was not delivered is ignored",
+        "runtime/transactions.py",
+        'self._on_fault(f"a record was not delivered: {error.name()}")',
+        "pass",
+        "lanes",
+        TWICE + LOST,
+    ),
+    Mutant(
+        "event ids are forgotten by a rebuild",
+        "streams/lane.py",
+        "self.memory.restore(seq, SIGHTINGS.decode(value))",
+        "pass",
+        "lanes",
+        ("accepted twice",),
+    ),
+    Mutant(
+        "event ids are not written down",
+        "streams/lane.py",
+        "if sightings is not None:",
+        "if False:",
+        "lanes",
+        ("accepted twice",),
+    ),
+    Mutant(
+        "event ids live for ever",
+        "streams/rules/deduplicate.py",
+        "<= self.window_ms",
+        "<= 1 << 60",
+        "lanes",
+        ("lost", "not set aside once"),
+    ),
+    Mutant(
+        "the position is not that of the cursor",
+        "streams/lane.py",
+        "if cursor.generation == self.settings.generation:",
+        "if False:",
+        "lanes",
+        ("not set aside once", "withheld count is wrong", "stuck"),
+    ),
+    Mutant(
+        "a cursor outside its log is taken",
+        "streams/lane.py",
+        "if not first_offset <= offset <= end_offset:",
+        "if False:",
+        "lanes",
+        ("stuck", "lost"),
+        (300, 2000),
+    ),
+    Mutant(
+        "an erased person is taken in again",
+        "streams/rules/admit.py",
+        "if person.erased_at_ms is not None:",
+        "if False:",
+        "lanes",
+        ("erased person came back",),
+    ),
+    # -- counters
+    Mutant(
+        "counters without the version",
+        "sinks/rules/counters.py",
+        "elif known.last_offset < added[0][0]:",
+        "elif True:",
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "counters forget what the store has",
+        "sinks/rules/counters.py",
+        "if known is None:\n            value",
+        "if True:\n            value",
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "a counter that stands after the progress is not said again",
+        "sinks/rules/counters.py",
+        "value, last_offset = known.value, known.last_offset",
+        "continue",
+        "counters",
+        LOST,
+        (500, 4000),
+    ),
+    Mutant(
+        "progress before counters",
+        "sinks/accepted_to_clickhouse.py",
+        "            self._store.insert_facts(facts)\n            self._store.insert_counters(counters)\n",
+        "            self._store.insert_progress(progress, at_ms)\n"
+        "            self._store.insert_facts(facts)\n            self._store.insert_counters(counters)\n",
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "sinks read uncommitted",
+        "runtime/kafka_reader.py",
+        '"isolation.level": "read_committed"',
+        '"isolation.level": "read_uncommitted"',
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "a sink begins at its group's offsets",
+        "runtime/kafka_reader.py",
+        "        for partition, position in positions.items():\n            first, end",
+        "        for partition, position in positions.items():\n"
+        "            position = self._consumer.committed([TopicPartition(self._topic, partition)])[0].offset\n"
+        "            position = None if position < 0 else position\n"
+        "            first, end",
+        "counters",
+        (*LOST, "tripwire rang without a reason"),
+    ),
+    Mutant(
+        "progress without the tripwire's map",
+        "sinks/rules/counters.py",
+        "prefix.records, dict(prefix.highest))",
+        "prefix.records, {})",
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "no tripwire",
+        "sinks/rules/counters.py",
+        "if before is not None and found <= before:",
+        "if False:",
+        "counters",
+        ("tripwire silent",),
+    ),
+    Mutant(
+        "progress over whatever the store has",
+        "sinks/accepted_to_clickhouse.py",
+        "        lost = self._lost(positions)\n",
+        "        lost: list[int] = []\n",
+        "counters",
+        LOST,
+    ),
+    Mutant(
+        "only the insert that failed is repeated",
+        "sinks/accepted_to_clickhouse.py",
+        "            self._store.insert_facts(facts)\n            self._store.insert_counters(counters)\n",
+        '            self._retry(lambda: self._store.insert_facts(facts), "f")\n'
+        '            self._retry(lambda: self._store.insert_counters(counters), "c")\n',
+        "counters",
+        LOST,
+        (0, 600),
+    ),
+    Mutant(
+        "a sum is looked up in a store that went back",
+        "sinks/accepted_to_clickhouse.py",
+        "if any(not prefix.is_complete for prefix in self._prefixes.values()):",
+        "if False:",
+        "counters",
+        LOST,
+        (0, 1000),
+    ),
+    # -- profiles
+    Mutant(
+        "cursors before profiles",
+        "sinks/subjects_to_redis.py",
+        "self._store.write(writes, moves) or self._store.move_cursors(moves)",
+        "self._store.move_cursors(moves) or self._store.write(writes, moves)",
+        "profiles",
+        ("profile is missing", "profile is not the newest", "erased person came back", "stuck"),
+    ),
+    Mutant(
+        "only the call that failed is repeated",
+        "sinks/subjects_to_redis.py",
+        "self._store.write(writes, moves) or self._store.move_cursors(moves)",
+        '(self._retry(lambda: self._store.write(writes), "w"), '
+        'self._retry(lambda: self._store.move_cursors(moves), "m"))[1]',
+        "profiles",
+        ("profile is missing", "profile is not the newest", "erased person came back"),
+        (0, 400),
+    ),
+    Mutant(
+        "nobody looks whether the cursor is still there",
+        "sinks/profile_store.py",
+        "if value != self._known.get(p)]",
+        "if False]",
+        "profiles",
+        ("stuck",),
+    ),
+    Mutant(
+        "a batch of profiles does not mark the cursor",
+        "sinks/profile_store.py",
+        "lost = self._set_cursors(pipeline, marked)",
+        "lost = self._set_cursors(pipeline, {})",
+        "profiles",
+        ("profile is missing", "profile is not the newest", "erased person came back"),
+        (0, 400),
+    ),
+    Mutant(
+        "the stub of an erased person is a profile",
+        "sinks/subjects_to_redis.py",
+        "return SUBJECT.decode(value).erased_at_ms is not None",
+        "return SUBJECT.decode(value) is None",
+        "profiles",
+        ("erased person came back",),
+    ),
+    Mutant(
+        "profiles of an aborted transaction",
+        "runtime/kafka_reader.py",
+        '"isolation.level": "read_committed"',
+        '"isolation.level": "read_uncommitted"',
+        "profiles",
+        ("profile is not the newest", "erased person came back", "profile of nobody"),
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class RealMutant:
+    """What is taken out, and the test on a real server that must fail, saying `says`."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+    says: str
+
+
+STORES = "tests/contracts/test_memory_stores.py"
+REAL_MUTANTS = [
+    RealMutant(
+        "a table of counters without a version",
+        "sinks/migrations/0001_counters.sql",
+        "ReplacingMergeTree(last_off)",
+        "ReplacingMergeTree",
+        f"{STORES}::test_tables_of_clickhouse_do_what_the_model_does",
+        "counters differ from the model",
+    ),
+    RealMutant(
+        "a table of progress without a version",
+        "sinks/migrations/0001_counters.sql",
+        "ReplacingMergeTree(next_off)",
+        "ReplacingMergeTree",
+        f"{STORES}::test_tables_of_clickhouse_do_what_the_model_does",
+        "progress differs from the model",
+    ),
+    RealMutant(
+        "set-if-newer without the generation",
+        "sinks/profile_store.py",
+        "if g > new_g or (g == new_g and v >= new_v) then",
+        "if v >= new_v then",
+        f"{STORES}::test_scripts_of_redis_do_what_the_model_does",
+        "scripts differ from the model",
+    ),
+    RealMutant(
+        "a cursor is moved whatever is there",
+        "sinks/profile_store.py",
+        "if at ~= ARGV[1] and at ~= ARGV[2] then return 0 end",
+        "",
+        f"{STORES}::test_scripts_of_redis_do_what_the_model_does",
+        "scripts differ from the model",
+    ),
+    RealMutant(
+        "a lane begins at its group's offsets",
+        "runtime/lane_transport.py",
+        "            await asyncio.wait_for(self.seek_wait(wanted), SEEK_WITHIN_S)\n",
+        "            told = await self.seek_to_committed()\n"
+        "            wanted |= {tp: at for tp, at in told.items() if at is not None and at >= 0}\n"
+        "            await asyncio.wait_for(self.seek_wait(wanted), SEEK_WITHIN_S)\n",
+        "tests/faults/test_lanes.py::test_lane_begins_at_its_cursor_whatever_the_group_says",
+        "the chain of offsets is broken",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
+    """The tree, compiled."""
+    root = tmp_path_factory.mktemp("mutants")
+    for part in PARTS:
+        shutil.copytree(
+            checkout / part, root / part, ignore=shutil.ignore_patterns("__pycache__", "page")
+        )
+    shutil.copy(checkout / "pyproject.toml", root)
+    subprocess.run([sys.executable, "-m", "compileall", "-q", str(root)], check=True)
+    return root
+
+
+@contextmanager
+def changed(root: Path, file: str, old: str, new: str) -> Iterator[None]:
+    """The copy without a safeguard, until the block is left."""
+    path = root / file
+    text = path.read_text()
+    assert text.count(old) == 1, (
+        f"{file} has {text.count(old)} places like {old!r}: adapt the mutant"
+    )
+    path.write_text(text.replace(old, new))
+    for compiled in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+        compiled.unlink()
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def run(root: Path, *arguments: str) -> tuple[int, str]:
+    """Run Python on the copy; its exit code, and what it said."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WITHIN_S,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_model_notices_a_missing_safeguard(copy: Path, mutant: Mutant) -> None:
+    first, end = mutant.seeds
+    with changed(copy, mutant.file, mutant.old, mutant.new):
+        code, said = run(copy, "-m", "tests.model", mutant.model, str(first), str(end))
+    assert code == 3, said[-2000:]
+    assert any(promise in said for promise in mutant.broken), said[-2000:]
+
+
+@pytest.mark.parametrize("model", ["lanes", "counters", "profiles"])
+def test_model_finds_nothing_where_nothing_is_missing(copy: Path, model: str) -> None:
+    code, said = run(copy, "-m", "tests.model", model, "0", "60")
+    assert code == 0, said[-2000:]
+    assert f"kept: {model}" in said
+
+
+def _on_a_real_server(mutant: RealMutant) -> object:
+    marks = [pytest.mark.apache] if "lanes" in mutant.test else []
+    return pytest.param(mutant, id=mutant.name, marks=marks)
+
+
+@pytest.mark.parametrize("mutant", [_on_a_real_server(mutant) for mutant in REAL_MUTANTS])
+def test_real_server_shows_a_missing_safeguard(copy: Path, mutant: RealMutant) -> None:
+    """The same tests pass on the tree as it is, in their own folders."""
+    with changed(copy, mutant.file, mutant.old, mutant.new):
+        code, said = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", mutant.test)
+    assert code == 1, said[-2000:]
+    assert mutant.says in said, said[-2000:]
