@@ -31,6 +31,14 @@ class Outcome:
     recovery_s: float | None
     violations: tuple[Violation, ...]
     history: Path
+    repeats: int = 0
+    """Outputs of a lane that the counters' sink met twice and dropped: right, and a reason to look."""
+
+
+def repeats_dropped(rig: Rig) -> int:
+    """How often the sink's tripwire spoke since the rig began; it tells ten of a batch at most."""
+    logs = (rig.directory / "logs").glob("accepted-to-clickhouse*.log")
+    return sum(log.read_text("utf-8", errors="replace").count('"tripwire"') for log in logs)
 
 
 def addresses_of(rig: Rig) -> Addresses:
@@ -55,6 +63,7 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
     history = History(path)
     sender = Sender(rig, fault.load, seed, run, history)
     violations: list[Violation] = []
+    repeats = repeats_dropped(rig)
     with sender.flowing():
         sender.wait_acknowledged(BEFORE_CALLS)
         injected = 0
@@ -81,6 +90,7 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
         recovery_s,
         tuple(violations),
         path,
+        repeats_dropped(rig) - repeats,
     )
 
 

@@ -133,6 +133,8 @@ def _run(stage: Stage, fault: Fault, run: str) -> bool:
         f"{outcome.acknowledged} acknowledged, {outcome.injected} injected, "
         f"recovery {recovery}, took {took_s:.0f} s"
     )
+    if outcome.repeats:
+        say(f"     tripwire: {outcome.repeats} repeated outputs or more were dropped")
     for violation in outcome.violations[:8]:
         say(f"     {violation}")
     if outcome.violations:
@@ -155,9 +157,14 @@ def _write_down(outcome: Outcome) -> None:
             outcome.injected,
             "" if outcome.recovery_s is None else f"{outcome.recovery_s:.2f}",
             "ok" if not outcome.violations else "violated",
-            "; ".join(str(violation)[:120] for violation in outcome.violations[:3]),
+            "; ".join(_told(outcome)),
         )
     )
+
+
+def _told(outcome: Outcome) -> list[str]:
+    told = [str(violation)[:120] for violation in outcome.violations[:3]]
+    return [*told, f"tripwire dropped {outcome.repeats}"] if outcome.repeats else told
 
 
 def _commit() -> str:
