@@ -31,10 +31,10 @@ class Mutant:
     new: str
     model: str
     broken: tuple[str, ...]
-    seeds: tuple[int, int] = (0, 150)
+    seeds: tuple[int, int] = (0, 800)
 
 
-TWICE = ("accepted twice", "seq has a gap or a repeat", "outputs without their cursor")
+TWICE = ("accepted twice", "seq has a gap or a repeat", "transaction in pieces")
 LOST = ("lost", "facts differ from the log", "counters differ from the log")
 
 MUTANTS = [
@@ -127,7 +127,7 @@ MUTANTS = [
         "<= self.window_ms",
         "<= 1 << 60",
         "lanes",
-        ("lost", "not set aside once"),
+        ("lost", "not set aside once", "withheld count is wrong"),
     ),
     Mutant(
         "the position is not that of the cursor",
@@ -144,7 +144,7 @@ MUTANTS = [
         "if False:",
         "lanes",
         ("stuck", "lost"),
-        (300, 2000),
+        (200, 3000),
     ),
     Mutant(
         "an erased person is taken in again",
@@ -178,7 +178,7 @@ MUTANTS = [
         "continue",
         "counters",
         LOST,
-        (500, 4000),
+        (650, 5000),
     ),
     Mutant(
         "progress before counters",

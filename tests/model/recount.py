@@ -39,6 +39,8 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
                 found.add("coordinates do not rise")
             if not {seq for seq, _ in places} <= set(seqs):
                 found.add("outputs without their cursor")
+        if _is_in_pieces(kafka, p):
+            found.add("transaction in pieces")
         people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
         if cursors:
             withheld.update({each.purpose: each.count for each in cursors[-1].withheld})
@@ -49,6 +51,19 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
         | _wrong_counts(arrivals, accepted, rejected, withheld)
         | _wrong_people(arrivals, people, accepted)
     )
+
+
+def _is_in_pieces(kafka: MemoryKafka, p: int) -> bool:
+    """True if a transaction of the lane committed records, and not a cursor with them."""
+    with_cursor = set()
+    committed = set()
+    for topic in (TOPICS.accepted, TOPICS.rejected, TOPICS.subjects):
+        for record, transaction in kafka.logs[topic, p].entries:
+            if record is not None and transaction is not None and transaction.outcome == "commit":
+                committed.add(transaction)
+                if record[0] == CURSOR_KEY:
+                    with_cursor.add(transaction)
+    return committed != with_cursor
 
 
 def _committed(kafka: MemoryKafka, topic: str, p: int) -> list[tuple[bytes, Any]]:

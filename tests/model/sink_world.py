@@ -11,6 +11,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ class SinkWorld(ABC):
         self.may_raise = self.chance.random() < 0.5
         self._late_cuts = int(self.may_raise and self.chance.random() < 0.2)
         self.kafka.pause = self._pause
-        self.kafka.take = lambda most: self.chance.randint(1, most)
+        self.kafka.take = lambda most: 1 + int(self.chance.random() * most)
 
     @abstractmethod
     def arrive(self) -> None:
@@ -106,12 +107,7 @@ class SinkWorld(ABC):
             self.kafka.mark(self.chance.choice(self.kafka.decided))
 
     def _open(self) -> None:
-        kafka = Kafka(partitions=self.partitions, generation=self.generation)
-        self.sinks.append(
-            self.make_sink(
-                Settings(kafka=kafka, redis=Redis(url="redis://memory", key_prefix="m:"))
-            )
-        )
+        self.sinks.append(self.make_sink(_settings(self.partitions, self.generation)))
 
     def _end(self, sink: GroupSink) -> None:
         self.sinks.remove(sink)
@@ -207,6 +203,14 @@ class SinkWorld(ABC):
             positions.get(p, 0) == len(self.kafka.logs[self.topic, p].entries)
             for p in range(self.partitions)
         )
+
+
+@cache
+def _settings(partitions: int, generation: int) -> Settings:
+    return Settings(
+        kafka=Kafka(partitions=partitions, generation=generation),
+        redis=Redis(url="redis://memory", key_prefix="m:"),
+    )
 
 
 def memory_sinks(patch: pytest.MonkeyPatch) -> Callable[[SinkWorld], None]:
