@@ -75,6 +75,15 @@ def watch_on(
     return after
 
 
+def beyond(standings: Mapping[Place, Standing], logs: Mapping[Place, LogRange]) -> set[Place]:
+    """Partitions whose position lies beyond the end that was told after it: the log went back."""
+    return {
+        place
+        for place, standing in standings.items()
+        if place in logs and standing.position is not None and standing.position > logs[place].end
+    }
+
+
 def stuck(stalls: Mapping[Place, Stall], *, limit_s: float) -> Place | None:
     """The partition that has been without progress for longest, if that is `limit_s` or more."""
     place = max(stalls, key=lambda at: stalls[at].for_s, default=None)

@@ -21,7 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from runtime.crash import EXIT_CRASHED, crash
 from runtime.logs import get_logger
 from runtime.metrics import GaugeName, gauge
-from runtime.stalls import LogRange, Place, Stall, Standing, stuck, watch_on
+from runtime.stalls import LogRange, Place, Stall, Standing, beyond, stuck, watch_on
 
 LOOKS_A_LIMIT = 12
 LONGEST_PAUSE_S = 5.0
@@ -67,6 +67,7 @@ class Watchdog:
         self._stalls: dict[Place, Stall] = {}
         self._logs: dict[Place, LogRange] = {}
         self._looked_at_s = now_s()
+        self._beyond: set[Place] = set()
 
     def start(self) -> None:
         """Look from now on, as long as the process lives."""
@@ -85,7 +86,9 @@ class Watchdog:
         """Look once; ends the process when it is stuck."""
         standings = self._look()
         # Known ends stand when Kafka does not tell them: they can only have grown.
-        self._logs |= self._ask_ranges(standings)
+        told = self._ask_ranges(standings)
+        self._logs |= told
+        self._judge_ends(standings, told)
         self._logs = {place: log for place, log in self._logs.items() if place in standings}
         now_s = self._now_s()
         # A process that slept (SIGSTOP, a suspended machine) was not seen to be stuck meanwhile.
@@ -98,6 +101,26 @@ class Watchdog:
         place = stuck(self._stalls, limit_s=self._limit_s)
         if place is not None:
             self._bark(place, self._stalls[place])
+
+    def _judge_ends(
+        self, standings: Mapping[Place, Standing], told: Mapping[Place, LogRange]
+    ) -> None:
+        """End the process when a log ends before what was read of it, for two looks on end.
+
+        Its own client may believe no leader that is older than one it has known, and wait for ever;
+        whoever starts anew asks for the end and refuses to go on. A new leader may for a moment
+        not know how far its followers are.
+        """
+        found = beyond(standings, told)
+        for topic, partition in sorted(found & self._beyond):
+            self._end(
+                "the log went back; ending, to refuse at the start",
+                topic=topic,
+                partition=partition,
+                position=standings[topic, partition].position,
+                end=told[topic, partition].end,
+            )
+        self._beyond = found
 
     def _show(self, gone: Iterable[Place]) -> None:
         lag, stalled = gauge(self._lag_gauge), gauge("headwater_stuck_seconds")

@@ -118,6 +118,19 @@ def test_a_process_that_slept_is_not_taken_for_a_stuck_one() -> None:
     assert kennel.ends == []
 
 
+def test_log_that_ends_before_what_was_read_ends_the_process_at_the_second_look() -> None:
+    """A new leader may not know at once how far its followers are."""
+    kennel = Kennel()
+    place: Place = ("events.accepted", 1)
+    kennel.standings = {place: Standing(50)}
+    for end in (49, 50, 49):
+        kennel.logs = {place: LogRange(0, end)}
+        kennel.look()
+    assert kennel.ends == []
+    kennel.look()
+    assert kennel.ends == [{"topic": "events.accepted", "partition": 1, "position": 50, "end": 49}]
+
+
 def test_ends_that_kafka_told_last_stand_while_it_is_away() -> None:
     kennel = Kennel()
     kennel.standings, kennel.logs = {("t", 0): Standing(4)}, {("t", 0): LogRange(0, 9)}

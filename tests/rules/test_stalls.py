@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.stalls import LogRange, Place, Stall, Standing, lag_of, stuck, watch_on
+from runtime.stalls import LogRange, Place, Stall, Standing, beyond, lag_of, stuck, watch_on
 
 HERE: Place = ("events.collected", 0)
 OTHER: Place = ("events.collected", 1)
@@ -56,6 +56,13 @@ def test_partitions_are_judged_apart_and_forgotten_when_they_go() -> None:
     stalls = watch_on(stalls, {OTHER: Standing(9)}, logs, elapsed_s=10)
     assert stalls.keys() == {OTHER}
     assert stuck(stalls, limit_s=LIMIT_S) is None
+
+
+def test_position_beyond_the_end_tells_a_log_that_went_back() -> None:
+    standings = {HERE: Standing(9), OTHER: Standing(None)}
+    assert beyond(standings, {HERE: LogRange(0, 8), OTHER: LogRange(0, 0)}) == {HERE}
+    assert beyond(standings, {HERE: LogRange(0, 9)}) == set()
+    assert beyond(standings, {}) == set()
 
 
 def test_nothing_is_said_of_a_log_that_is_not_known() -> None:
