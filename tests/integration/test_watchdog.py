@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from headwater.supervision import Restarts, RoleProcess
 from runtime.crash import EXIT_CRASHED
-from runtime.embedded import EmbeddedStack
+from runtime.embedded import EmbeddedStack, Wanted
 from runtime.processes import free_ports
 from runtime.settings import Http, Settings, Time
 from runtime.stalls import LogRange, Place, Standing
@@ -188,6 +188,14 @@ def stopped(pid: int) -> Iterator[Callable[[], None]]:
         yield go_on
     finally:
         go_on()
+
+
+@pytest.fixture
+def broker_stack(tmp_path: Path) -> Iterator[EmbeddedStack]:
+    """A broker of this test's own, to be put to sleep."""
+    wanted = Wanted(broker="apache", redis=False, clickhouse=False)
+    with EmbeddedStack(tmp_path / "broker", wanted) as stack:
+        yield stack
 
 
 @pytest.mark.apache
