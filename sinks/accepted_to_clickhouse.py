@@ -207,13 +207,19 @@ class AcceptedToClickHouse(GroupSink):
         return lost
 
     def _lost(self, moving: Mapping[int, int]) -> list[int]:
-        """Partitions whose progress is neither as we last saw it nor, its answer lost, `moving`."""
+        """Partitions whose progress is neither as we last saw it nor, its answer lost, `moving`.
+
+        That of older generations counts too: what it claims is left out.
+        """
         found = self._store.positions(self._stored)
         self._looked_at_s = time.monotonic()
+        older = {kp: at.counted_before for kp, at in self._prefixes.items() if at.counted_before}
+        claimed = {kp: of for kp, (_, of) in self._store.progress(older).items()} if older else {}
         return [
             kp
             for kp, known in self._stored.items()
-            if found[kp] != known and (found[kp] is None or found[kp] != moving.get(kp))
+            if (found[kp] != known and (found[kp] is None or found[kp] != moving.get(kp)))
+            or claimed.get(kp) != older.get(kp)
         ]
 
     def _begin_again_if(self, lost: list[int]) -> bool:

@@ -303,6 +303,12 @@ class LaneWorld:
             self._take_over()
         elif how == "cut" and self.may_cut and self.arrivals.cut():
             self.met["cuts"] += 1
+            # Whoever reads there is told so at once. A log that grew again before anybody looked
+            # is not promised to be noticed.
+            for process in list(self.processes):
+                if any(to > len(self.kafka.logs[at].entries) for at, to in process.read_to.items()):
+                    self.end(process)
+            self._tend()
 
     def _tend(self) -> None:
         """A lane without an owner gets one; of a lane that was closed nothing is left."""
@@ -369,6 +375,8 @@ class LaneWorld:
         for process in list(self.processes):
             self.end(process)
         await self._rest()
+        for transactional_id in list(self.kafka.owners):
+            self.kafka.time_out(transactional_id)  # what the dead left open hides what follows
         self.loop.forget_timers()
         return self.wrong
 
