@@ -62,7 +62,8 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
         assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
         assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1
     assert 'headwater_verify_differences{process="reconciler"} 0.0' in shown
-    assert 'headwater_lane_lag_records{lane="1",process="streams",topic="erasures' in shown
+    lag = 'headwater_lane_lag_records{lane="1",process="streams",topic="erasures'
+    eventually(lambda: lag in up.metrics(), within_s=60)  # once the watchdog has looked
 
     children = up.children()
     assert {"http", "streams", "subjects-to-redis", "accepted-to-clickhouse"} < set(children)
