@@ -5,11 +5,12 @@ unknown means no; where it is a legitimate interest, it is yes until the person 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from consumers.rules.rates import Money as Amount
 from consumers.rules.rates import list_money, mean
 from consumers.rules.times import rfc3339
+from schemas.consent import Basis, allowed_now, decisions_on
 from schemas.subjects import Consent, Money, Subject
 
 Json = Any
@@ -17,22 +18,11 @@ Json = Any
 
 PURPOSE = "personalisation"
 VISIT_BYTES = 34
-_YES = frozenset({"granted", "subscribed"})
 
 
-def may_be_shown(
-    basis: Literal["consent", "legitimate_interest"], consents: Sequence[Consent], at_ms: int
-) -> bool:
-    """True if the person's newest decision in force at `at_ms`, else the basis, allows it."""
-    for decision in sorted(consents, key=lambda made: made.recorded_at_ms, reverse=True):
-        if decision.subject_of == f"purpose/{PURPOSE}" and _is_in_force(decision, at_ms):
-            return decision.status in _YES
-    return basis == "legitimate_interest"
-
-
-def _is_in_force(decision: Consent, at_ms: int) -> bool:
-    has_ended = decision.valid_to_ms is not None and decision.valid_to_ms <= at_ms
-    return decision.valid_from_ms <= at_ms and not has_ended
+def may_be_shown(basis: Basis, consents: Sequence[Consent], at_ms: int) -> bool:
+    """True if the person's decisions, else the basis, allow it at `at_ms` (schemas/consent.py)."""
+    return allowed_now(basis, decisions_on(f"purpose/{PURPOSE}", consents), at_ms)
 
 
 def view_profile(

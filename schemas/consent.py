@@ -1,0 +1,102 @@
+"""Did this person allow that, then and now?
+
+One rule for the lane that admits, the sink that takes back and everything that shows or sends. Its
+source are two sentences of the design: an event is used if its person allowed it *as of its time*
+(occurred_at), and if no withdrawal was *recorded before it was received*. Decisions reach us in any
+order, so it reads their stamps and never their order of arrival: the set of decisions decides.
+
+A decision is a yes (granted, subscribed) or a refusal (anything else: denied, withdrawn,
+unsubscribed, pending, and words we do not know). It holds from valid_from until before valid_to; a
+decision that is over at a time is, for that time, as if it had never been made. A grant counts for
+an event only if it was recorded by the time that the event was received: nothing is released later.
+
+An event is allowed if both hold:
+
+1. *Then.* Of the decisions that hold at occurred_at, the newest by (valid_from, recorded_at, a
+   refusal after a grant) is a grant; or there is none, and the legal basis is a legitimate interest
+   (GDPR Art. 6(1)(f): yes until objected; for consent, Art. 6(1)(a), unknown means no).
+2. *Not refused since.* Every refusal that was recorded by received_at and is not over at
+   occurred_at is followed by a grant that holds at occurred_at: one that neither begins nor was
+   recorded earlier than the refusal, and does one of the two later.
+
+So a withdrawal stops what is received after it was recorded, whatever date it or the event bears,
+until the person grants again; and that grant is for events from its valid_from on, never for those
+that were received while the withdrawal stood. A withdrawal that arrives late with an early
+valid_from makes events disallowed that were allowed: they are retracted. More refusals never allow
+more, more grants never allow less.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from schemas.subjects import Consent
+
+Basis = Literal["consent", "legitimate_interest"]
+
+_YES = frozenset({"granted", "subscribed"})
+
+
+def is_grant(decision: Consent) -> bool:
+    """True for a yes; a word that we do not know is a refusal."""
+    return decision.status in _YES
+
+
+def decisions_on(subject_of: str, consents: Iterable[Consent]) -> list[Consent]:
+    """Those on one purpose ('purpose/analytics') or one subscription ('email/newsletter')."""
+    return [decision for decision in consents if decision.subject_of == subject_of]
+
+
+def allows(
+    basis: Basis, decisions: Sequence[Consent], occurred_at_ms: int, received_at_ms: int
+) -> bool:
+    """True if an event of these times may be used for the one purpose that `decisions` are on."""
+    return _allows(basis, decisions, occurred_at_ms, received_at_ms)
+
+
+def allowed_now(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> bool:
+    """True if the purpose or subscription that `decisions` are on is allowed at `now_ms`.
+
+    For showing, exporting and sending. What we know of is recorded, also where the clock that
+    recorded it is ahead of ours; and a refusal that begins in the future counts already.
+    """
+    return _allows(basis, decisions, now_ms, None)
+
+
+def _allows(
+    basis: Basis, decisions: Sequence[Consent], occurred_at_ms: int, known_at_ms: int | None
+) -> bool:
+    grants: list[Consent] = []
+    refusals: list[Consent] = []
+    newest: tuple[int, int, bool] | None = None  # valid_from, recorded_at, is a refusal
+    for decision in decisions:
+        if decision.valid_to_ms is not None and decision.valid_to_ms <= occurred_at_ms:
+            continue
+        is_known = known_at_ms is None or decision.recorded_at_ms <= known_at_ms
+        is_refusal = decision.status not in _YES
+        if is_known and is_refusal:
+            refusals.append(decision)
+        if decision.valid_from_ms > occurred_at_ms or not (is_known or is_refusal):
+            continue
+        if not is_refusal:
+            grants.append(decision)
+        stamp = (decision.valid_from_ms, decision.recorded_at_ms, is_refusal)
+        if newest is None or stamp > newest:
+            newest = stamp
+    if newest is None:
+        if basis != "legitimate_interest":
+            return False
+    elif newest[2]:
+        return False
+    # Newest first: of a person who changed their mind often, it follows nearly every refusal.
+    grants.sort(key=_stamps, reverse=True)
+    return all(any(_follows(grant, refusal) for grant in grants) for refusal in refusals)
+
+
+def _stamps(decision: Consent) -> tuple[int, int]:
+    return decision.valid_from_ms, decision.recorded_at_ms
+
+
+def _follows(grant: Consent, refusal: Consent) -> bool:
+    begins_later_ms = grant.valid_from_ms - refusal.valid_from_ms
+    recorded_later_ms = grant.recorded_at_ms - refusal.recorded_at_ms
+    return begins_later_ms >= 0 <= recorded_later_ms and begins_later_ms + recorded_later_ms > 0
