@@ -18,6 +18,7 @@ from headwater.cli import app
 from headwater.roles import ROLE_NAMES
 from runtime.settings import Settings, load_settings
 from schemas.topics import DAY_MS, Topics
+from sinks.migrations.apply import migrations
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -169,6 +170,12 @@ def test_doctor_answers_programs_too(tmp_path: Path) -> None:
 
 
 # -- package
+
+
+def test_no_two_table_changes_have_one_number() -> None:
+    # The second of them would count as applied already.
+    numbers = [number for number, _, _ in migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_no_other_distribution_owns_one_of_our_package_names() -> None:

@@ -33,12 +33,13 @@ FACT_COLUMNS = (
     "lane",
     "seq",
     "index",
+    "source",
 )
 """Columns of the table `facts`, in the order of a row of `fact_rows`."""
 
 Fact = tuple[
     str, int, int, int, int, int, bytes, bytes, int, int, str, int, int, str, int, str, int, int,
-    int, int, int,
+    int, int, int, str,
 ]  # fmt: skip
 """Times in ms, the date in days, both since 1970 UTC."""
 
@@ -113,6 +114,7 @@ def fact_rows(event: Accepted, kp: int, offset: int) -> list[Fact]:
             event.lane,
             event.seq,
             event.index,
+            event.source,
         )
     ]
     for idx, change in enumerate(event.visit_changes, start=1):
@@ -140,6 +142,7 @@ def fact_rows(event: Accepted, kp: int, offset: int) -> list[Fact]:
                 event.lane,
                 event.seq,
                 event.index,
+                event.source,
             )
         )
     return rows

@@ -107,7 +107,7 @@ def _fact(chance: random.Random) -> Fact:
     off, byte = chance.randrange(6), bytes([chance.randrange(2)]) * 16
     return (
         chance.choice("ab"), 1, chance.randint(1, 2), chance.randrange(2), off, chance.randrange(2),
-        byte, byte, 1, 1, "opened", 1, 0, "", 1, "t", 0, off, 0, 1, 1,
+        byte, byte, 1, 1, "opened", 1, 0, "", 1, "t", 0, off, 0, 1, 1, "web",
     )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class Rows:
             "event_id": next(self.numbers).to_bytes(16, "big"),
             "occurred_at": at_time, "received_at": at_time, "metric": metric,
             "value": value if metric else 0, "amount_micro": amount_micro, "currency": currency,
-            "is_visitor": int(visitor), "src_topic": "events.collected",
+            "is_visitor": int(visitor), "src_topic": "events.collected", "source": "",
         }  # fmt: skip
         self.client.insert("facts", [list(row.values())], column_names=list(row))
         if metric and is_counted:

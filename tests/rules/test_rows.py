@@ -97,6 +97,7 @@ def test_an_order_adds_one_order_and_its_money_in_its_currency() -> None:
         99,
     )
     assert (found["lane"], found["seq"], found["index"]) == (2, 7, 4)
+    assert found["source"] == "shop"
 
 
 def test_a_refund_adds_to_refunded() -> None:
