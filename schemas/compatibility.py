@@ -3,7 +3,8 @@
 A log is read for years, so three things must hold for ever: an id means the schema that it meant
 when it was given (its fingerprint is recorded beside it), every earlier version of a record can be
 read as the current one (Avro 1.12, "Schema Resolution"), and an accepted event begins with the
-bytes of the collected one, which the streams copy without reading them.
+bytes of the collected one, which the streams copy without reading them. And what is written now
+says of every field what it holds of people (schemas/held.py).
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from importlib import resources
 from typing import Any
 
 from schemas.codec import VERSIONS, SchemaVersion
+from schemas.held import ATTRIBUTES, fields_of
 
 _PROMOTIONS = {
     "int": {"long", "float", "double"},
@@ -22,6 +24,7 @@ _PROMOTIONS = {
     "bytes": {"string"},
 }
 FINGERPRINT_CHARACTERS = 32
+_SAID = frozenset({"doc", *ATTRIBUTES})
 
 
 def check_schemas(
@@ -34,6 +37,8 @@ def check_schemas(
     recorded = recorded_fingerprints() if fingerprints is None else fingerprints
     problems = list(_check_ids(versions, recorded))
     newest = {version.record: version for version in versions}
+    for version in newest.values():
+        problems += _check_classes(version)
     for version in versions:
         current = newest[version.record]
         if version is not current:
@@ -48,7 +53,7 @@ def check_schemas(
 
 
 def fingerprint(schema: Mapping[str, Any]) -> str:
-    """A short name of what `schema` means; its documentation does not count."""
+    """A short name of what the bytes of `schema` mean; what only people read does not count."""
     meaning = json.dumps(_without_docs(schema), separators=(",", ":"))
     return hashlib.sha256(meaning.encode()).hexdigest()[:FINGERPRINT_CHARACTERS]
 
@@ -82,6 +87,15 @@ def _check_ids(versions: Sequence[SchemaVersion], recorded: Mapping[int, str]) -
         yield f"ids.json: id {id_} was given once and must stay"
 
 
+def _check_classes(version: SchemaVersion) -> Iterator[str]:
+    for field in fields_of(version.schema):
+        if not (field.data_class and field.purposes):
+            yield (
+                f'{version.file}: {field.name} needs a "class" (identifier, trait, behaviour or '
+                'technical) and a "purpose": see schemas/held.py'
+            )
+
+
 def _check_beginning(collected: Mapping[str, Any], accepted: Mapping[str, Any]) -> list[str]:
     shared = len(collected["fields"])
     if _without_docs(accepted["fields"][:shared]) != _without_docs(collected["fields"]):
@@ -91,7 +105,7 @@ def _check_beginning(collected: Mapping[str, Any], accepted: Mapping[str, Any]) 
 
 def _without_docs(schema: Any) -> Any:
     if isinstance(schema, Mapping):
-        return {key: _without_docs(part) for key, part in schema.items() if key != "doc"}
+        return {key: _without_docs(part) for key, part in schema.items() if key not in _SAID}
     if isinstance(schema, list):
         return [_without_docs(part) for part in schema]
     return schema

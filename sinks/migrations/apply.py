@@ -13,9 +13,9 @@ from runtime.clickhouse import answering
 _MARKS = """
 CREATE TABLE IF NOT EXISTS {database}.migrations
 (
-    number UInt32,
-    name String,
-    applied_at DateTime('UTC') DEFAULT now()
+    number UInt32 COMMENT 'technical for operation: Number of the table change',
+    name String COMMENT 'technical for operation: Its file',
+    applied_at DateTime('UTC') DEFAULT now() COMMENT 'technical for operation: When it was applied'
 )
 ENGINE = ReplacingMergeTree
 ORDER BY number

@@ -130,7 +130,8 @@ def newest(record: str) -> SchemaVersion:
 def changed(version: SchemaVersion, *, id_: int, **fields: Any) -> SchemaVersion:
     """The same schema under the next id, with fields added (a type), changed, or left out (None)."""
     kept = [field for field in version.schema["fields"] if field["name"] not in fields]
-    added = [{"name": name, **how} for name, how in fields.items() if how is not None]
+    classed = {"class": "technical", "purpose": "operation"}
+    added = [{"name": name, **classed, **how} for name, how in fields.items() if how is not None]
     schema = {**version.schema, "fields": kept + added}
     return SchemaVersion(id_, version.record, f"versions/{id_}.avsc", schema)
 
@@ -183,6 +184,19 @@ def test_given_id_may_not_change_its_meaning_or_vanish() -> None:
     assert any("must rise" in line for line in check_schemas([*others, first]))
     unrecorded = changed(newest("Rejected"), id_=99)
     assert any('needs "fingerprint"' in line for line in check_schemas([*VERSIONS, unrecorded]))
+
+
+def test_a_field_must_say_what_it_holds_of_people() -> None:
+    for lacking in ({"class": ""}, {"class": "personal"}, {"purpose": ""}):
+        hint = {"type": "string", "default": "", **lacking}
+        version = changed(newest("Rejected"), id_=99, hint=hint)
+        assert [line for line in problems_with(version) if "versions/99.avsc: hint needs" in line]
+
+
+def test_what_a_field_holds_may_be_said_otherwise() -> None:
+    version = newest("Rejected")
+    fields = [field | {"class": "trait", "sealed": True} for field in version.schema["fields"]]
+    assert fingerprint({**version.schema, "fields": fields}) == fingerprint(version.schema)
 
 
 def test_documentation_may_change_freely() -> None:
