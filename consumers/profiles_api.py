@@ -8,15 +8,18 @@ that somebody was erased is itself something personal.
 import asyncio
 from typing import Annotated, Any, cast, get_args
 
+import msgspec
 import orjson
 import redis
 import redis.asyncio
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel
 
+from consumers.rules.consent_views import union
 from consumers.rules.profile import Json, may_be_shown, view_profile
 from runtime.access import Access
 from runtime.clock import ClockMs, now_ms
+from runtime.consent_overlay import ConsentOverlay
 from runtime.problems import Fault, Problem
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
@@ -26,8 +29,8 @@ from schemas.errors import StoreUnavailable
 from schemas.subjects import Subject
 
 ANSWER_WITHIN_S = 5.0
-_EXPECTED = "user:ID, anonymous:ID or email:ADDRESS"
-_UNKNOWN = "Nobody is known by this identifier"
+EXPECTED_SUBJECT = "user:ID, anonymous:ID or email:ADDRESS"
+UNKNOWN = "Nobody is known by this identifier"
 
 
 class Amount(BaseModel):
@@ -66,6 +69,7 @@ class Profiles:
 
     def __init__(self, settings: Settings, vault: Vault) -> None:
         self._vault = vault
+        self._overlay = ConsentOverlay(settings)
         self._prefix = settings.redis.key_prefix
         self._client = redis.asyncio.Redis.from_url(
             settings.redis.url,
@@ -74,7 +78,8 @@ class Profiles:
         )
 
     async def read(self, id_type: IdType, external_id: str) -> tuple[Person, Subject] | None:
-        """The person and what is known of them; None when unknown or erased."""
+        """The person and what is known of them, with every decision that is in force by now; None
+        when unknown or erased."""
         person = await asyncio.to_thread(self._vault.lookup, id_type, external_id)
         if person is None:
             return None
@@ -87,11 +92,16 @@ class Profiles:
         if profile is None or is_stub is not None:
             return None
         known = SUBJECT.decode(profile)
-        return None if known.erased_at_ms is not None else (person, known)
+        if known.erased_at_ms is not None:
+            return None
+        # The profile knows what its lane has applied; the overlay, what was decided a moment ago.
+        decided = union(known.consents, await self._overlay.consents_of(person.pid))
+        return person, msgspec.structs.replace(known, consents=decided)
 
     async def close(self) -> None:
         """Give the connections back."""
         await self._client.aclose()
+        await self._overlay.close()
         self._vault.close()
 
 
@@ -103,13 +113,21 @@ def open_traits(person: Person, known: Subject) -> list[tuple[str, Json]]:
 
 def parse_subject(subject: str) -> tuple[IdType, str]:
     """`user:42` as ("user", "42"). Raises Problem for anything else."""
-    kind, _, external_id = subject.partition(":")
-    if kind not in get_args(IdType) or not external_id:
+    found = split_subject(subject)
+    if found is None:
         raise Problem(
             400,
-            f"A subject is {_EXPECTED}",
-            errors=[Fault("path.subject", _EXPECTED)],
+            f"A subject is {EXPECTED_SUBJECT}",
+            errors=[Fault("path.subject", EXPECTED_SUBJECT)],
         )
+    return found
+
+
+def split_subject(subject: str) -> tuple[IdType, str] | None:
+    """`user:42` as ("user", "42"); None for anything that is no subject."""
+    kind, _, external_id = subject.partition(":")
+    if kind not in get_args(IdType) or not external_id:
+        return None
     return cast("IdType", kind), external_id
 
 
@@ -130,15 +148,16 @@ def build_router(
         summary="What is known of one person",
     )
     async def get_profile(
-        subject: Annotated[str, Path(description=_EXPECTED, examples=["user:42"])],
+        subject: Annotated[str, Path(description=EXPECTED_SUBJECT, examples=["user:42"])],
     ) -> Response:
         """Traits, computed traits, segments and consents; 404 when unknown or erased.
 
-        403 when the person's data may not be used for personalisation.
+        403 when the person's data may not be used for personalisation; 503 when that cannot be
+        told.
         """
         found = await profiles.read(*parse_subject(subject))
         if found is None:
-            raise Problem(404, _UNKNOWN)
+            raise Problem(404, UNKNOWN)
         person, known = found
         if not may_be_shown(basis, known.consents, clock_ms()):
             raise Problem(403, "This person's data may not be used for personalisation")

@@ -39,26 +39,37 @@ class Caller:
 
         Raises StoreRefused when the answer is no, StoreUnavailable when there is none for minutes.
         """
+        return self._ask("GET", path, role, None)
+
+    def post(self, path: str, role: Role, body: Mapping[str, object]) -> dict[str, object]:
+        """The JSON object that answers `body`, which may be sent several times. Raises as `get`."""
+        return self._ask("POST", path, role, json.dumps(body).encode())
+
+    def _ask(self, method: str, path: str, role: Role, body: bytes | None) -> dict[str, object]:
         until_s = time.monotonic() + GIVES_UP_AFTER_S
         while True:
-            status, answer, fault = self._try(path, role)
+            status, answer, fault = self._try(method, path, role, body)
             if status == 200:
                 found = json.loads(answer)
                 assert isinstance(found, dict)
                 return found
             if status not in _PASSING:
-                raise StoreRefused(f"GET {path}: status {status}: {answer[:300]!r}")
+                raise StoreRefused(f"{method} {_place(path)}: {_said(status, answer)}")
             if time.monotonic() > until_s or self._wait(_PAUSE_S):
-                raise StoreUnavailable(f"GET {path} got no answer ({fault})")
+                raise StoreUnavailable(f"{method} {_place(path)} got no answer ({fault})")
 
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
 
-    def _try(self, path: str, role: Role) -> tuple[int, bytes, str]:
+    def _try(
+        self, method: str, path: str, role: Role, body: bytes | None
+    ) -> tuple[int, bytes, str]:
         headers = {"Authorization": f"Bearer {self._keys.get(role, '')}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
-            self._connection.request("GET", path, None, headers)
+            self._connection.request(method, path, body, headers)
             response = self._connection.getresponse()
             return response.status, response.read(), f"status {response.status}"
         except (OSError, http.client.HTTPException) as error:
@@ -73,6 +84,21 @@ def url_of(http_settings: Http) -> str:
     if host in ("", "0.0.0.0", "::"):  # noqa: S104
         host = "127.0.0.1"
     return f"http://{f'[{host}]' if ':' in host else host}:{http_settings.port}"
+
+
+def _place(path: str) -> str:
+    """The path without what may name a person: '/v1/consents'."""
+    return "/".join(path.partition("?")[0].split("/")[:3])
+
+
+def _said(status: int, answer: bytes) -> str:
+    """Why the answer is no: what a problem says, with the places that are not as expected."""
+    try:
+        problem = json.loads(answer)
+        faults = [f"{fault['path']}: {fault['expected']}" for fault in problem["errors"]]
+        return "; ".join([f"{status} {problem['detail']}", *faults])
+    except (ValueError, KeyError, TypeError):
+        return f"status {status}: {answer[:300]!r}"
 
 
 def _sleep(seconds: float) -> bool:

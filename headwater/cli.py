@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from headwater.consent import consent_app
 from headwater.running import chosen_settings, settings_in_force, settings_of_sender
 from schemas.errors import SettingInvalid, StreamError
 
@@ -33,6 +34,7 @@ schemas_app = typer.Typer(
     epilog="Example: headwater schemas check",
 )
 app.add_typer(schemas_app, name="schemas")
+app.add_typer(consent_app, name="consent")
 
 Config = Annotated[
     Path | None,

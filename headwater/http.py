@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from consumers import (
     campaigns_api,
     campaigns_page,
+    consents_api,
     health_api,
     profiles_api,
     rejected_api,
@@ -224,6 +225,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
     rejected = rejected_api.RejectedReader(settings)
+    consenting = consents_api.Consenting(settings)
     verification = verification_api.Verification(reader, settings.topic_names)
 
     async def check_clickhouse() -> None:
@@ -237,6 +239,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     parts.lives += [
         (None, reader.close),
         (None, profiles.close),
+        (consenting.start, consenting.close),
         (campaigners.live.start, campaigners.live.stop),
     ]
     parts.stream_ends.append(campaigners.live.end_streams)
@@ -244,6 +247,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(campaigns_api.build_router(campaigners, access))
     app.include_router(verification_api.build_router(verification, access))
     app.include_router(profiles_api.build_router(profiles, settings, access))
+    app.include_router(consents_api.build_router(consenting, access))
     app.include_router(rejected_api.build_router(rejected, access))
 
 

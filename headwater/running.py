@@ -65,3 +65,11 @@ def settings_of_sender(settings: Settings) -> Settings:
     if settings.sources or settings.http.keys.get("write"):
         return settings
     return settings_in_force(settings)
+
+
+def settings_of_desk(settings: Settings) -> Settings:
+    """What the consent desk needs: the port and the key of a running Headwater. As for senders."""
+    file = settings_file_of(settings)
+    if file.exists():
+        return load_settings(file, {})
+    return settings if settings.http.keys.get("consent_desk") else settings_in_force(settings)

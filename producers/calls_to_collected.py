@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Self
 from uuid import uuid4
 
-from producers.known_vault import KnownVault
 from producers.rules.bodies import Body
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
@@ -21,6 +20,7 @@ from producers.rules.split import ClearNames
 from producers.rules.times import TimeLimits
 from runtime.clock import ClockMs, now_ms
 from runtime.deliveries import Deliveries, Record
+from runtime.known_vault import KnownVault
 from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.settings import Settings, Source

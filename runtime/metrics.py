@@ -13,6 +13,8 @@ CounterName = Literal[
     "headwater_collected_calls_total",
     # Events a lane applied, by outcome (accepted, duplicate, withheld, rejected, erased).
     "headwater_applied_events_total",
+    # Consent decisions that were put on record, by how they came (said, listed, stated, stamped).
+    "headwater_consents_recorded_total",
     # Transactions a lane committed.
     "headwater_lane_commits_total",
     # Rows a sink wrote, by sink and table.
@@ -56,6 +58,7 @@ HistogramName = Literal[
 _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_collected_calls_total": ("source", "outcome"),
     "headwater_applied_events_total": ("outcome",),
+    "headwater_consents_recorded_total": ("way",),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),

@@ -240,6 +240,14 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
                 self._note_create(batch, await self._write(RESOLVE, batch.create()))
         return batch.resolved
 
+    async def lookup(self, id_type: IdType, external_id: str) -> Person | None:
+        """As in Vault."""
+        batch = self._batch([(id_type, external_id)])
+        with faults():
+            batch.note_look_up(await self._look_up(batch))
+        found = batch.found[0]
+        return found if isinstance(found, Person) else None
+
     async def close(self) -> None:
         """As in Vault."""
         await self._client.aclose()

@@ -2,8 +2,9 @@
 
 `id:<hash of the identifier>` holds a random pid in hex. `key:<pid>` is a hash: `k` the wrapped data
 key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<hash>` holds when its
-person was erased, and stays. One script looks up or creates a whole batch, so two producers that
-meet the same new person agree on one pid, and an erased one is never made anew in between.
+person was erased, and stays. `consent:<pid>` is what they decided (runtime/consent_overlay.py). One
+script looks up or creates a whole batch, so two producers that meet the same new person agree on
+one pid, and an erased one is never made anew in between.
 
 `mark` is a hash: `id`, made with the vault, and `made`, how many rows it ever made. A server that
 lost its rows would give everybody a second pid and nobody would notice: so the script refuses when
@@ -77,7 +78,9 @@ SUPPRESS = """
 local row = ARGV[1] .. 'id:' .. ARGV[2]
 local pid = redis.call('GET', row)
 redis.call('SET', ARGV[1] .. 'suppressed:' .. ARGV[2], ARGV[3])
-if pid then redis.call('DEL', row, ARGV[1] .. 'key:' .. pid) end
+if pid then
+  redis.call('DEL', row, ARGV[1] .. 'key:' .. pid, ARGV[1] .. 'consent:' .. pid)
+end
 return pid
 """
 

@@ -108,7 +108,7 @@ def commands() -> list[tuple[str, ...]]:
     for name, command in group.commands.items():
         inner = getattr(command, "commands", None)
         found += [(name, sub) for sub in inner] if inner else [(name,)]
-    return [(), ("schemas",), *found]
+    return [(), ("consent",), ("schemas",), *found]
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)

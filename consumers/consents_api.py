@@ -1,0 +1,225 @@
+"""How does our desk record what a person decided, and show what they ever did?
+
+200 means in force: on the log, and where everything that shows or sends looks it up. A person may
+decide before we know anything of them. Somebody who was erased is not told apart from anybody else:
+their decision is answered like every other and kept nowhere.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Path, Response
+from pydantic import BaseModel
+
+from consumers.consent_history import ConsentHistory
+from consumers.profiles_api import EXPECTED_SUBJECT, UNKNOWN, split_subject
+from consumers.rules.consent_bodies import ConsentBody, Misfit, read_decision
+from consumers.rules.consent_views import Json, consent_of, union, view_consents
+from consumers.rules.times import rfc3339
+from runtime.access import Access
+from runtime.clock import ClockMs, now_ms
+from runtime.consent_desk import ConsentDesk, Wanted
+from runtime.consent_overlay import ConsentOverlay
+from runtime.deliveries import Deliveries
+from runtime.known_vault import KnownVault
+from runtime.problems import Fault, Problem
+from runtime.sealing import IdType, Person
+from runtime.settings import Settings
+from runtime.vault import AsyncVault
+from schemas.decisions import Decision, content_of
+
+_MOST_READERS = 4
+NOBODY = bytes(16)
+
+
+class InForce(BaseModel):
+    """What is on record now. `changed` is false when it was already."""
+
+    record_id: str
+    status: str
+    valid_from: str
+    valid_to: str | None
+    recorded_at: str
+    changed: bool
+
+
+class State(BaseModel):
+    """What holds now: `allowed` is what is acted on; `status` unknown if nothing was decided."""
+
+    allowed: bool
+    status: str
+    since: str | None
+    until: str | None
+    recorded_at: str | None
+
+
+class PurposeState(State):
+    """Of a purpose; `basis` is its legal basis."""
+
+    purpose: str
+    basis: str
+
+
+class SubscriptionState(State):
+    """Of a channel and topic."""
+
+    channel: str
+    topic: str
+
+
+class Consents(BaseModel):
+    """What a person decided; `history` are the records with their proof, oldest first."""
+
+    subject: str
+    purposes: list[PurposeState]
+    subscriptions: list[SubscriptionState]
+    history: list[dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A decision on its way in: whose, and what."""
+
+    id_type: IdType
+    external_id: str
+    decision: Decision
+
+
+class Consenting:
+    """Records and shows decisions; `start` before, `close` after. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, *, clock: ClockMs = now_ms) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.vault = AsyncVault.from_settings(settings)
+        self.overlay = ConsentOverlay(settings)
+        self.bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
+        self._known_vault = KnownVault(settings, self.vault)
+        self._deliveries = Deliveries(settings.kafka.bootstrap_servers)
+        self.desk = ConsentDesk(settings, self.overlay, self._deliveries)
+        self._history = ConsentHistory(settings)
+        # A reader holds a connection and a batch in memory.
+        self._turns = asyncio.Semaphore(_MOST_READERS)
+
+    async def start(self) -> None:
+        """Ready to take decisions."""
+        self._deliveries.start()
+
+    async def close(self) -> None:
+        """What was acknowledged is safe, the rest is let go."""
+        await asyncio.to_thread(self._deliveries.close)
+        await self.overlay.close()
+        await self.vault.close()
+
+    async def record(self, recording: Recording) -> Json:
+        """The decision is in force; what is told of it. Raises StoreUnavailable, StoreRefused."""
+        await self._known_vault.require()
+        at_ms = self.clock()
+        decision = recording.decision
+        (person,) = await self.vault.resolve([(recording.id_type, recording.external_id)])
+        if not isinstance(person, Person):
+            begins = decision.valid_from_ms if decision.valid_from_ms is not None else at_ms
+            until = decision.valid_to_ms
+            record_id = content_of(NOBODY, decision)
+            return _told(record_id, decision.status, begins, until, at_ms, changed=True)
+        (outcome,) = await self.desk.decide([Wanted(person.pid, decision, "said", at_ms)])
+        now = outcome.known.consent
+        return _told(
+            outcome.known.record_id,
+            now.status,
+            now.valid_from_ms,
+            now.valid_to_ms,
+            now.recorded_at_ms,
+            changed=outcome.is_new,
+        )
+
+    async def show(self, subject: str, id_type: IdType, external_id: str) -> Json | None:
+        """State and history of a person; None when unknown or erased. Raises StoreUnavailable."""
+        person = await self.vault.lookup(id_type, external_id)
+        if person is None:
+            return None
+        async with self._turns:
+            history = await asyncio.to_thread(self._history.of, person.pid)
+        decided = union(
+            (consent_of(each.change) for each in history),
+            await self.overlay.consents_of(person.pid),
+        )
+        return view_consents(subject, history, decided, self.bases, self.clock())
+
+
+def _told(
+    record_id: bytes, status: str, begins: int, until: int | None, at_ms: int, *, changed: bool
+) -> Json:
+    return {
+        "record_id": record_id.hex(),
+        "status": status,
+        "valid_from": rfc3339(begins),
+        "valid_to": None if until is None else rfc3339(until),
+        "recorded_at": rfc3339(at_ms),
+        "changed": changed,
+    }
+
+
+def read_recording(body: ConsentBody, purposes: frozenset[str]) -> Recording:
+    """What `body` asks to be recorded. Raises Problem with the path that does not fit."""
+    split = split_subject(body.subject)
+    if split is None:
+        raise _misfit(Misfit("$.subject", EXPECTED_SUBJECT))
+    decision = read_decision(body, purposes)
+    if isinstance(decision, Misfit):
+        raise _misfit(decision)
+    return Recording(*split, decision)
+
+
+def _misfit(misfit: Misfit) -> Problem:
+    return Problem(
+        400,
+        f"Expected {misfit.expected} at {misfit.path}",
+        errors=[Fault(misfit.path, misfit.expected)],
+    )
+
+
+def build_router(consenting: Consenting, access: Access) -> APIRouter:
+    """`POST /v1/consents`, `GET /v1/consents/{subject}`."""
+    router = APIRouter(tags=["Consent"], dependencies=[Depends(access.require("consent_desk"))])
+    purposes = frozenset(consenting.bases)
+
+    @router.post(
+        "/v1/consents",
+        responses={200: {"model": InForce}},
+        response_class=Response,
+        summary="Record what a person decided",
+    )
+    async def post_consent(body: ConsentBody) -> Response:
+        """200 once it is in force: on the log, and in what everything that shows or sends asks.
+
+        The same decision sent again changes nothing.
+        """
+        answer = await consenting.record(read_recording(body, purposes))
+        return _json(answer)
+
+    @router.get(
+        "/v1/consents/{subject:path}",
+        responses={200: {"model": Consents}},
+        response_class=Response,
+        summary="What a person decided, now and ever",
+    )
+    async def get_consents(
+        subject: Annotated[str, Path(description=EXPECTED_SUBJECT, examples=["user:42"])],
+    ) -> Response:
+        """Every purpose and subscription as of now, and every record with its proof."""
+        split = split_subject(subject)
+        if split is None:
+            raise _misfit(Misfit("path.subject", EXPECTED_SUBJECT))
+        found = await consenting.show(subject, *split)
+        if found is None:
+            raise Problem(404, UNKNOWN)
+        return _json(found)
+
+    return router
+
+
+def _json(answer: Json) -> Response:
+    return Response(orjson.dumps(answer), media_type="application/json")

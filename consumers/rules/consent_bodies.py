@@ -1,0 +1,122 @@
+"""What must a request say that records a decision, and what does it mean?
+
+Bodies are checked field by field (types, lengths, words), then as a whole: a purpose takes other
+words than a subscription, and only purposes that the configuration declares can be decided on.
+Names of channels and topics are plain: they travel readable, so they must not be able to hold a
+person.
+"""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+
+from schemas.decisions import PURPOSE_STATUSES, TOPIC_STATUSES, Decision, Proof
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Line = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")
+]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{64}$")]
+
+
+class ProofBody(BaseModel):
+    """How the decision came about (GDPR Art. 7(1))."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    method: Line | None = Field(None, description="form, double_opt_in, import, phone ...")
+    text_version: Line | None = Field(None, description="Version of the text that was shown")
+    text: str | None = Field(
+        None, max_length=65_536, description="That text; only its SHA-256 is kept"
+    )
+    text_hash: Sha256 | None = Field(None, description="SHA-256 of that text, in hex")
+    language: Line | None = Field(None, description="BCP 47")
+    jurisdiction: Line | None = Field(None, description="ISO 3166")
+
+
+class ConsentBody(BaseModel):
+    """A decision on a `purpose`, or on a `channel` and `topic`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "subject": "user:42",
+                    "purpose": "analytics",
+                    "status": "withdrawn",
+                    "source": "preference-form",
+                    "proof": {"method": "form", "text_version": "2026-01", "language": "en"},
+                }
+            ]
+        },
+    )
+
+    subject: str = Field(max_length=600, description="user:ID, anonymous:ID or email:ADDRESS")
+    purpose: Name | None = None
+    channel: Name | None = None
+    topic: Name | None = Field(None, description="Or 'all'")
+    status: Literal["granted", "denied", "withdrawn", "subscribed", "unsubscribed"]
+    valid_from: AwareDatetime | None = Field(None, description="When recorded, if left out")
+    valid_to: AwareDatetime | None = Field(None, description="Without end, if left out")
+    source: Line = "api"
+    proof: ProofBody = ProofBody()
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """What in a body does not go together: where, and what belongs there."""
+
+    path: str
+    expected: str
+
+
+def read_decision(body: ConsentBody, purposes: Collection[str]) -> Decision | Misfit:
+    """The decision in `body`, or the first thing that does not go together."""
+    if (body.purpose is None) == (body.channel is None and body.topic is None):
+        return Misfit("$.purpose", "either a purpose, or a channel and a topic")
+    if body.purpose is not None:
+        about = f"purpose/{body.purpose}"
+        if body.purpose not in purposes:
+            return Misfit("$.purpose", f"one of {', '.join(sorted(purposes))}")
+        if body.status not in PURPOSE_STATUSES:
+            return Misfit("$.status", f"for a purpose one of {', '.join(PURPOSE_STATUSES)}")
+    else:
+        about = f"{body.channel}/{body.topic}"
+        if body.channel is None or body.channel == "purpose":
+            return Misfit("$.channel", "the name of a channel, such as email, beside a topic")
+        if body.topic is None:
+            return Misfit("$.topic", "the name of a topic beside a channel, or all")
+        if body.status not in TOPIC_STATUSES:
+            return Misfit("$.status", f"for a channel and topic one of {', '.join(TOPIC_STATUSES)}")
+    begins, ends = _ms(body.valid_from), _ms(body.valid_to)
+    if begins is not None and begins < 0:
+        return Misfit("$.valid_from", "a time after 1970")
+    if ends is not None and ends <= (begins or 0):
+        return Misfit("$.valid_to", "a time after valid_from")
+    proof = body.proof
+    text_hash = bytes.fromhex(proof.text_hash) if proof.text_hash is not None else None
+    if proof.text is not None:
+        hashed = hashlib.sha256(proof.text.encode()).digest()
+        if text_hash not in (None, hashed):
+            return Misfit("$.proof.text_hash", "the SHA-256 of $.proof.text, or one of the two")
+        text_hash = hashed
+    return Decision(
+        about,
+        body.status,
+        body.source,
+        Proof(proof.method, proof.text_version, text_hash, proof.language, proof.jurisdiction),
+        begins,
+        ends,
+    )
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else (moment - _EPOCH) // _MILLISECOND

@@ -1,0 +1,150 @@
+"""How does the consent desk work from a terminal?
+
+Every command but the audit asks the running API, as the desk's own tools do: so what is said here
+is checked, recorded and in force in the same way. A subject may stand first: `headwater consent
+user:42` shows, `headwater consent user:42 set ...` records.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from headwater.caller import Caller, url_of
+from headwater.running import chosen_settings, settings_of_desk
+from runtime.settings import Settings
+
+_SUBJECT = re.compile(r"(user|anonymous|email):.")
+_BY_SUBJECT = ("show", "set")
+
+
+class SubjectFirst(TyperGroup):
+    """Commands that may be named after the subject, or not at all: then it is shown."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and _SUBJECT.match(args[0]):
+            subject, *rest = args
+            named = rest[0] if rest and rest[0] in _BY_SUBJECT else None
+            args = [named or "show", subject, *(rest[1:] if named else rest)]
+        return super().parse_args(ctx, args)
+
+
+consent_app = typer.Typer(
+    cls=SubjectFirst,
+    no_args_is_help=True,
+    help="What people allowed: show it, record it, prove it.",
+    epilog="Example: headwater consent user:42",
+)
+
+Subject = Annotated[
+    str, typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS", show_default=False)
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Configuration file; headwater.toml of this directory if there is one."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where embedded servers, made keys and logs live.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+
+def desk_of(config: Path | None, data_dir: Path | None) -> tuple[Settings, Caller]:
+    """The settings in force, and who asks the running API."""
+    settings = settings_of_desk(chosen_settings(config, data_dir=data_dir))
+    return settings, Caller(url_of(settings.http), settings.http.keys)
+
+
+@consent_app.command(epilog="Example: headwater consent show user:42 --json")
+def show(
+    subject: Subject, as_json: AsJson = False, config: Config = None, data_dir: DataDir = None
+) -> None:
+    """Every purpose and subscription as of now, and every decision with its proof."""
+    _, caller = desk_of(config, data_dir)
+    found = caller.get(f"/v1/consents/{quote(subject, safe='')}", "consent_desk")
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_consents(found, Console(highlight=False))
+
+
+@consent_app.command(
+    "set",
+    epilog="Example: headwater consent set user:42 --purpose analytics --status withdrawn "
+    "--source phone",
+)
+def set_(
+    subject: Subject,
+    status: Annotated[
+        str,
+        typer.Option(
+            help="Of a purpose: granted, denied, withdrawn. Else: subscribed, unsubscribed."
+        ),
+    ],
+    purpose: Annotated[str | None, typer.Option(help="Such as analytics.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Such as email; with --topic.")] = None,
+    topic: Annotated[str | None, typer.Option(help="Such as newsletter, or all.")] = None,
+    source: Annotated[str, typer.Option(help="Which form, list or system.")] = "command-line",
+    method: Annotated[str | None, typer.Option(help="Proof: form, phone ...")] = None,
+    text_version: Annotated[str | None, typer.Option(help="Proof: of the text shown.")] = None,
+    language: Annotated[str | None, typer.Option(help="Proof: of the text (BCP 47).")] = None,
+    jurisdiction: Annotated[str | None, typer.Option(help="Proof: ISO 3166 code.")] = None,
+    valid_from: Annotated[str | None, typer.Option(help="RFC 3339; by default now.")] = None,
+    valid_to: Annotated[str | None, typer.Option(help="RFC 3339; by default no end.")] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Record a decision; when this returns, it is in force."""
+    _, caller = desk_of(config, data_dir)
+    proof = {
+        "method": method,
+        "text_version": text_version,
+        "language": language,
+        "jurisdiction": jurisdiction,
+    }
+    matter = {"purpose": purpose, "channel": channel, "topic": topic}
+    times = {"valid_from": valid_from, "valid_to": valid_to}
+    said = {"subject": subject, "status": status, "source": source, **matter, **times}
+    body: dict[str, object] = {name: value for name, value in said.items() if value is not None}
+    body["proof"] = {name: value for name, value in proof.items() if value is not None}
+    found = caller.post("/v1/consents", "consent_desk", body)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    elif found["changed"]:
+        typer.echo(f"In force: {found['status']}, recorded at {found['recorded_at']}.")
+    else:
+        typer.echo(f"Nothing changed: on record is {found['status']} of {found['recorded_at']}.")
+
+
+def print_consents(found: Mapping[str, Any], console: Console) -> None:
+    """Say it for people."""
+    now = Table("purpose or subscription", "allowed", "status", "since", "until", box=None)
+    for each in (*found["purposes"], *found["subscriptions"]):
+        allowed = "[green]yes[/green]" if each["allowed"] else "[red]no[/red]"
+        now.add_row(
+            _matter(each), allowed, each["status"], each["since"] or "-", each["until"] or "-"
+        )
+    console.print(now)
+    if not found["history"]:
+        console.print("Nothing was ever decided; purposes follow their legal basis.")
+        return
+    console.print()
+    history = Table("recorded", "purpose or subscription", "status", "source", "proof", box=None)
+    for each in found["history"]:
+        proof = ", ".join(str(value) for value in each["proof"].values() if value)
+        row = (each["recorded_at"], _matter(each), each["status"], each["source"], proof or "none")
+        history.add_row(*row)
+    console.print(history)
+
+
+def _matter(each: Mapping[str, Any]) -> str:
+    return each["purpose"] if "purpose" in each else f"{each['channel']}/{each['topic']}"
