@@ -19,7 +19,10 @@ from pathlib import Path
 
 from schemas.errors import SettingInvalid
 
-VERSION = "4.3.1"
+# Not 4.3 or 4.4: they forget what commits while a partition has no leader (ADR 0008).
+VERSION = "4.2.1"
+METADATA_LEVEL = 29
+"""The newest `metadata.version` that it reads; a newer Kafka formats with a higher one."""
 OLDEST_JAVA = 17
 _KAFKA = Path(__file__).with_name("kafka")
 _POM = _KAFKA / "pom.xml"
@@ -153,9 +156,9 @@ share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=6000
-# A stall of broker and controller together still ends the session: the broker is then without
-# leaders for a moment, and this version forgets the markers of what commits in it (KAFKA-20734).
-# Longer would be safer, but after a kill -9 the controller keeps the broker out for as long.
+# A stall of broker and controller together ends the session too: nobody leads for a moment, and
+# all clients wait. Shorter stalls do nothing; but after a kill -9 the controller keeps the broker
+# out for as long.
 broker.session.timeout.ms=9000
 broker.heartbeat.interval.ms=500
 # A lane's transaction is at most 10 s (DESIGN); what a dead worker left open is aborted soon.
@@ -182,9 +185,10 @@ def format_once(
     """Give an empty log directory its cluster id; one that has it is left as it is.
 
     A broker alone gets a new id; those of one cluster are given theirs (`new_cluster_id`). Raises
-    SettingInvalid with the tool's last words if it cannot.
+    SettingInvalid with the tool's last words if it cannot, and if a newer Kafka did it before.
     """
     if (log_directory / "meta.properties").exists():
+        _refuse_newer(log_directory)
         return
     # A start that was killed in the middle leaves no cluster id and nothing worth keeping.
     shutil.rmtree(log_directory, ignore_errors=True)
@@ -203,6 +207,31 @@ def format_once(
     )
     if done.returncode != 0:
         raise SettingInvalid(f"Apache Kafka could not format its log: {_last_words(done.stdout)}")
+
+
+def _refuse_newer(log_directory: Path) -> None:
+    """Raise SettingInvalid if a newer Kafka formatted the directory: this one would only crash."""
+    level = metadata_level(log_directory)
+    if level is not None and level > METADATA_LEVEL:
+        raise SettingInvalid(
+            f"{log_directory} was formatted by a newer Apache Kafka (metadata.version {level}); "
+            f"the embedded one is {VERSION} and reads up to {METADATA_LEVEL}. Choose an empty "
+            "data_dir, or go on with the Headwater that made this one"
+        )
+
+
+def metadata_level(log_directory: Path) -> int | None:
+    """The `metadata.version` with which a log directory was formatted; None if it does not tell.
+
+    Formatting writes it into bootstrap.checkpoint, uncompressed: the name after its length plus
+    one, then the level as two bytes (Kafka's FeatureLevelRecord.json).
+    """
+    try:
+        written = (log_directory / "bootstrap.checkpoint").read_bytes()
+    except FileNotFoundError:
+        return None
+    found = re.search(rb"\x11metadata\.version(..)", written, re.DOTALL)
+    return int.from_bytes(found.group(1), signed=True) if found else None
 
 
 def broker_command(java: Path, jars: Path, properties: Path, *, heap_mb: int = 512) -> list[str]:

@@ -90,7 +90,8 @@ def _full(name: str) -> Fault:
         return 1
 
     needs = ("apache", "mount")
-    return Fault(f"disk full for {SERVERS[name]}", do, plan=SMALL, needs=needs)
+    revision = 2 if name == "kafka" else 1
+    return Fault(f"disk full for {SERVERS[name]}", do, plan=SMALL, needs=needs, revision=revision)
 
 
 FAULTS = [_full(name) for name in SERVERS]

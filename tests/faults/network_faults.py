@@ -80,7 +80,8 @@ def _answer_lost(what: str) -> Fault:
             proxy.heal()
         return LOSSES_A_RUN
 
-    return Fault(f"answer lost of {what} that was applied", do, plan=PROXIED)
+    revision = 2 if server == "kafka" else 1
+    return Fault(f"answer lost of {what} that was applied", do, plan=PROXIED, revision=revision)
 
 
 def _all_answers_lost(server: str) -> Fault:

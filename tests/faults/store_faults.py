@@ -184,7 +184,7 @@ FAULTS = [
     Fault("profiles lost", _profiles_lost, plan=PROXIED),
     Fault("Redis out of memory", _redis_full, plan=PROXIED),
     *(_vault_lost(is_collector_running=each) for each in (True, False)),
-    # Revision 2: sinks whose clients believed no older leader waited in silence.
+    # Revision 2: sinks whose clients believed no older leader waited in silence. 3: on Kafka 4.2.1.
     Fault("log that went back to an earlier end, refused until it is right", _log_went_back,
-          plan=PROXIED, revision=2),
+          plan=PROXIED, revision=3),
 ]  # fmt: skip

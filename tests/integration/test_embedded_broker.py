@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,16 @@ from schemas.errors import SettingInvalid
 from tests.conftest import FreshName
 from tests.waiting import eventually
 
+OF_4_3_1 = b64decode(
+    "AAAAAAAAAAAAAABHAAAAAAKXG6lZACAAAAAAAAABogITmkMAAAGiAhOaQ///////////////////AAAAASoAAAAI"
+    "AAAAAxYAAAAAAAAAAAAAAAAAAAAAAAAAAQAAAPEAAAAAAgSzmvAAAAAAAAUAAAGiAhOaTgAAAaICE5pO////////"
+    "//////////8AAAAGOgAAAAEuAQwAEW1ldGFkYXRhLnZlcnNpb24AHgAAWgAAAgFOAQwAIWVsaWdpYmxlLmxlYWRl"
+    "ci5yZXBsaWNhcy52ZXJzaW9uAAEAADQAAAQBKAEMAA5ncm91cC52ZXJzaW9uAAEAADQAAAYBKAEMAA5zaGFyZS52"
+    "ZXJzaW9uAAEAADgAAAgBLAEMABBzdHJlYW1zLnZlcnNpb24AAQAAQAAACgE0AQwAFHRyYW5zYWN0aW9uLnZlcnNp"
+    "b24AAgAAAAAAAAAAAAcAAAA/AAAAAAI3TZrSACAAAAAAAAABogITmk8AAAGiAhOaT///////////////////AAAA"
+    "ARoAAAAIAAAABAYAAAAA"
+)
+"""bootstrap.checkpoint of a directory that Apache Kafka 4.3.1 formatted."""
 JAR = f"kafka_2.13-{apache_kafka.VERSION}.jar"
 
 
@@ -152,6 +163,31 @@ def test_maven_that_fails_leaves_nothing_and_says_why(tmp_path: Path, cache: Pat
     assert list(cache.parent.iterdir()) == []
 
 
+def test_directory_of_a_newer_kafka_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    (log / "meta.properties").touch()
+    (log / "bootstrap.checkpoint").write_bytes(OF_4_3_1)
+    expected = (
+        rf"{log} was formatted by a newer Apache Kafka \(metadata\.version 30\); the embedded one "
+        rf"is {apache_kafka.VERSION} and reads up to \d+\. Choose an empty data_dir"
+    )
+    with pytest.raises(SettingInvalid, match=expected):
+        apache_kafka.format_once(Path("/no/java"), tmp_path, tmp_path / "no.properties", log)
+    assert {path.name for path in log.iterdir()} == {"meta.properties", "bootstrap.checkpoint"}
+
+
+@pytest.mark.apache
+def test_directory_that_the_embedded_kafka_formatted_is_taken_again(tmp_path: Path) -> None:
+    tools = look_for_tools()
+    assert tools.java is not None
+    jars, log = provide_jars(tools, print), tmp_path / "log"
+    properties = apache_kafka.write_properties(tmp_path, port=1, controller_port=2)
+    apache_kafka.format_once(tools.java, jars, properties, log)
+    assert apache_kafka.metadata_level(log) == apache_kafka.METADATA_LEVEL
+    apache_kafka.format_once(Path("/no/java"), jars, properties, log)
+
+
 @pytest.mark.parametrize(
     ("environment", "reason"),
     [
@@ -188,5 +224,5 @@ def test_tests_that_cannot_run_are_left_out_aloud(
         text=True,
         check=False,
     )
-    assert f"left out: 1 Apache Kafka test {reason}" in done.stdout
+    assert f"left out: 2 Apache Kafka tests {reason}" in done.stdout
     assert "test_a_misspelt_topic_is_not_made" not in done.stdout
