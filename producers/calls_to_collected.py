@@ -12,13 +12,17 @@ from collections.abc import Callable
 from typing import Self
 from uuid import uuid4
 
+from producers.calls_to_consents import StatedConsents
 from producers.rules.bodies import Body
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
 from producers.rules.quota import Quota
 from producers.rules.split import ClearNames
+from producers.rules.stated import Categories
 from producers.rules.times import TimeLimits
 from runtime.clock import ClockMs, now_ms
+from runtime.consent_desk import ConsentDesk
+from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries, Record
 from runtime.known_vault import KnownVault
 from runtime.logs import get_logger
@@ -26,7 +30,7 @@ from runtime.metrics import counter
 from runtime.settings import Settings, Source
 from runtime.vault import AsyncVault, Person, Suppressed, secrets_of
 from schemas.codec import COLLECTED, REJECTED
-from schemas.errors import StreamError
+from schemas.errors import SettingInvalid, StreamError
 from schemas.events import Collected, Rejected, SealedTrait
 
 DEFAULT_SOURCE = "default"
@@ -76,7 +80,10 @@ class Collector:
                 future_ms=settings.time.future_limit_s * 1000,
             ),
             new_message_id,
+            categories_of(settings),
         )
+        self._overlay = ConsentOverlay(settings)
+        self._consents = StatedConsents(vault, ConsentDesk(settings, self._overlay, deliveries))
         self._senders = [Sender(source, clock()) for source in sources_of(settings)]
 
     @classmethod
@@ -106,6 +113,7 @@ class Collector:
         """Everything that was acknowledged is safe, the rest is let go."""
         # It waits for Kafka, and the requests that wait for the same must go on meanwhile.
         await asyncio.to_thread(self._deliveries.close)
+        await self._overlay.close()
         await self._vault.close()
 
     async def check(self) -> None:
@@ -124,10 +132,17 @@ class Collector:
         return found
 
     async def collect(
-        self, body: Body, sender: Sender, kind: str | None, received_at_ms: int
+        self,
+        body: Body,
+        sender: Sender,
+        kind: str | None,
+        received_at_ms: int,
+        *,
+        has_gpc: bool = False,
     ) -> None:
         """Every valid call of `body` is in events.collected, every other one's place and reason in
-        events.rejected. `kind` is the type that the route gives; None for a batch."""
+        events.rejected; what changed of consent is in force. `kind` is the type that the route
+        gives, None for a batch; `has_gpc` tells that the request bore Sec-GPC."""
         checked: list[Checked] = []
         records: list[Record] = []
         for index, call in enumerate(body.calls):
@@ -138,6 +153,7 @@ class Collector:
                 f"$.batch[{index}]" if body.is_batch else "$",
                 kind,
                 body.context,
+                has_gpc,
             )
             found = check_call(call, arrival, self._rules)
             if isinstance(found, Checked):
@@ -145,6 +161,11 @@ class Collector:
             else:
                 records.append(self._rejection(found, sender.name, received_at_ms))
         rejected = len(records)
+        stating = [call for call in checked if call.stated]
+        if stating:
+            await self._known_vault.require()
+            # Before the events: the lane that meets one must know the decision already.
+            await self._consents.take(stating, sender.name, received_at_ms)
         records += await self._seal(checked, sender.name, received_at_ms)
         await self._deliveries.send(records)
         count = counter("headwater_collected_calls_total")
@@ -198,6 +219,18 @@ def sources_of(settings: Settings) -> list[Source]:
     key = settings.http.keys.get("write")
     own = [Source(name=DEFAULT_SOURCE, write_key=key)] if key else []
     return [*settings.sources, *own]
+
+
+def categories_of(settings: Settings) -> Categories:
+    """What `[consent.categories]` says. Raises SettingInvalid for a purpose nobody declared."""
+    for name, purposes in settings.consent.categories.items():
+        for purpose in purposes:
+            if purpose not in settings.purposes:
+                raise SettingInvalid(
+                    f"[consent.categories] {name} names {purpose}, expected one of [purposes.*]: "
+                    f"{', '.join(settings.purposes)}"
+                )
+    return Categories.of(settings.consent.categories, settings.purposes)
 
 
 def _event(call: Checked, person: Person, source: str, received_at_ms: int) -> Collected:

@@ -24,6 +24,7 @@ from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Refused, check_call
 from producers.rules.mapping import BadRow, CallMapping, parse_mapping
 from producers.rules.split import ClearNames
+from producers.rules.stated import Categories
 from producers.rules.times import TimeLimits
 from runtime.clock import ClockMs, now_ms
 from runtime.settings import Settings
@@ -200,6 +201,7 @@ def _rules() -> CallRules:
         ClearNames(nothing, nothing, nothing),
         TimeLimits(skew_ms=time.skew_limit_s * 1000, future_ms=time.future_limit_s * 1000),
         str,
+        Categories.of({}, ()),
     )
 
 

@@ -134,7 +134,8 @@ class _Route:
                 "Past the quota of this source; send the same again after Retry-After seconds",
                 headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
             )
-        await self._collector.collect(body, sender, self._kind, received_at_ms)
+        has_gpc = request.headers.get("sec-gpc") == "1"
+        await self._collector.collect(body, sender, self._kind, received_at_ms, has_gpc=has_gpc)
 
 
 def _require(sender: Sender | None) -> Sender:

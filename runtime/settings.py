@@ -108,6 +108,15 @@ class Purpose(Section):
     basis: Literal["consent", "legitimate_interest"]
 
 
+class Consent(Section):
+    """`[consent]`: how decisions come in."""
+
+    categories: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="purposes that a category of an SDK stands for; each purpose is one by itself",
+    )
+
+
 class ClearFields(Section):
     """`[fields.*]`: names whose values may travel readable; everything else is sealed."""
 
@@ -199,6 +208,7 @@ class Settings(Section):
             "sale": Purpose(basis="consent"),
         }
     )
+    consent: Consent = Consent()
     fields: Fields = Fields()
     topics: dict[str, TopicSettings] = Field(default_factory=dict)
     attribution: Attribution = Attribution()

@@ -122,6 +122,9 @@ def news_of(
     machine whose clock is behind must still be the newest.
     """
     newest = newest_of(known)
+    is_yes = decision.status in _YES
+    if way in ("stated", "stamped") and not _changes(is_yes, newest, way, now_ms):
+        return None  # by far the most, so before anything costs
     content = content_of(pid, decision)
     if newest is not None and newest.content == content:
         return None
@@ -131,9 +134,6 @@ def news_of(
     if way != "said" and valid_from_ms is not None:
         in_force = [each for each in known if each.consent.valid_from_ms <= now_ms]
         latest = max((each.consent.valid_from_ms for each in in_force), default=None)
-        is_yes = decision.status in _YES
-        if way != "listed" and not _changes(is_yes, newest, way, now_ms):
-            return None
         if way == "listed" and latest is not None:
             if valid_from_ms < latest:
                 return None

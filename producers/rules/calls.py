@@ -24,6 +24,7 @@ from producers.rules.call_fields import (
 from producers.rules.call_keys import CallKeys
 from producers.rules.shapes import Fault, find_too_large, find_unwritable
 from producers.rules.split import CAMPAIGN_FIELDS, ClearNames, JsonObject, split_call
+from producers.rules.stated import Categories, Stated, stated_in
 from producers.rules.times import (
     EXPECTED,
     EXPECTED_SPAN,
@@ -67,6 +68,7 @@ class CallRules:
     clear: ClearNames
     times: TimeLimits
     new_message_id: Callable[[], str]
+    categories: Categories
 
     @property
     def told_names(self) -> frozenset[str]:
@@ -76,7 +78,8 @@ class CallRules:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How one call came: `path` is its place in the body, `type` the route's or None for batch."""
+    """How one call came: `path` is its place in the body, `type` the route's or None for batch,
+    `has_gpc` whether its request bore Sec-GPC."""
 
     source: str
     received_at_ms: int
@@ -84,6 +87,7 @@ class Arrival:
     path: str
     type: str | None
     context: object = None
+    has_gpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Checked:
     """A call that may enter the log once its person is resolved and the plain parts are sealed.
 
     `traits` are (hashed name, JSON [name, value]); `plain` is the JSON of all that is not clear.
+    `stated` is what it says of consent; then `others` are its identifiers beside the first.
     """
 
     id_type: IdType
@@ -105,6 +110,8 @@ class Checked:
     clear: bytes
     traits: tuple[tuple[bytes, bytes], ...]
     plain: bytes
+    stated: tuple[Stated, ...] = ()
+    others: tuple[tuple[IdType, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +163,7 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
     if other:
         rest["call"] = other
     id_type = next(iter(ids))
+    stated = stated_in(event, properties, context, rules.categories, path, has_gpc=arrival.has_gpc)
     return Checked(
         id_type,
         ids[id_type],
@@ -172,6 +180,8 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
             for name, value in named_for_a_person.items()
         ),
         orjson.dumps(rest),
+        stated,
+        tuple(ids.items())[1:] if stated else (),
     )
 
 

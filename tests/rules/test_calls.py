@@ -13,6 +13,7 @@ from producers.rules.bodies import NOT_JSON
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
 from producers.rules.split import ClearNames
+from producers.rules.stated import Categories
 from producers.rules.times import TimeLimits
 from schemas.events import (
     FLAG_CLAMPED,
@@ -34,6 +35,7 @@ RULES = CallRules(
     ),
     TimeLimits(skew_ms=300_000, future_ms=300_000),
     map("made-{}".format, itertools.count()).__next__,
+    Categories.of({}, ["analytics"]),
 )
 
 

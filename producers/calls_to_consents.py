@@ -1,0 +1,54 @@
+"""How does what calls say of consent become decisions, before their events are on the log?
+
+A lane that meets the event must know the decision already. Most calls of a browser repeat what is
+known, which costs one look at the overlay; only what changes something is written. A refusal is for
+everybody whom the call names (a mail's reader may be known by address and by customer number), a
+yes only for the call's own person.
+"""
+
+from collections.abc import Sequence
+
+from producers.rules.calls import Checked
+from producers.rules.stated import Stated
+from runtime.consent_desk import ConsentDesk, Wanted
+from runtime.vault import AsyncVault, Identifier, Person
+from schemas.decisions import Decision, Proof
+
+
+class StatedConsents:
+    """Puts what calls state on record, for people who were not erased."""
+
+    def __init__(self, vault: AsyncVault, desk: ConsentDesk) -> None:
+        self._vault = vault
+        self._desk = desk
+
+    async def take(self, calls: Sequence[Checked], source: str, received_at_ms: int) -> None:
+        """Every statement of `calls` that changes something is on the log and in force.
+
+        Raises StoreUnavailable or StoreRefused.
+        """
+        said = [
+            (identifier, call, stated)
+            for call in sorted(calls, key=lambda call: call.occurred_at_ms)
+            for stated in call.stated
+            for identifier in _whose(call, stated)
+        ]
+        if not said:
+            return
+        identifiers = list(dict.fromkeys(identifier for identifier, _, _ in said))
+        people = dict(zip(identifiers, await self._vault.resolve(identifiers), strict=True))
+        wanted = []
+        for identifier, call, stated in said:
+            person = people[identifier]
+            if isinstance(person, Person):
+                at_ms = received_at_ms if stated.is_now else call.occurred_at_ms
+                decision = Decision(
+                    stated.subject_of, stated.status, source, Proof(stated.method), at_ms
+                )
+                wanted.append(Wanted(person.pid, decision, stated.way, received_at_ms))
+        await self._desk.decide(wanted)
+
+
+def _whose(call: Checked, stated: Stated) -> Sequence[Identifier]:
+    own = (call.id_type, call.external_id)
+    return (own, *call.others) if stated.is_refusal else (own,)
