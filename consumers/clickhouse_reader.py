@@ -13,7 +13,7 @@ import aiohttp
 import clickhouse_connect
 from clickhouse_connect.driver.asyncclient import AsyncClient
 
-from runtime.clickhouse import CONNECT_WITHIN_S, answering
+from runtime.clickhouse import CLIENT_SETTINGS, CONNECT_WITHIN_S, answering
 from runtime.settings import ClickHouse
 from schemas.errors import StoreRefused, StoreUnavailable
 
@@ -52,6 +52,19 @@ class ClickHouseReader:
         except aiohttp.ClientError as error:
             raise StoreUnavailable("ClickHouse broke off its answer") from error
         return answer.result_rows
+
+    async def insert(
+        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
+    ) -> None:
+        """The rows are in a part that is on disk. Raises as `rows` does."""
+        try:
+            with answering(f"an insert of {len(rows)} rows into {table}"):
+                client = await self._connected()
+                await client.insert(
+                    table, rows, column_names=columns, settings=dict(CLIENT_SETTINGS)
+                )
+        except aiohttp.ClientError as error:
+            raise StoreUnavailable("ClickHouse broke off its answer") from error
 
     async def close(self) -> None:
         """Let go of the connections."""

@@ -13,12 +13,13 @@ import orjson
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel
 
+from consumers.accesses import Accesses
 from consumers.consent_history import ConsentHistory
 from consumers.profiles_api import EXPECTED_SUBJECT, UNKNOWN, split_subject
 from consumers.rules.consent_bodies import ConsentBody, Misfit, read_decision
 from consumers.rules.consent_views import Json, consent_of, union, view_consents
 from consumers.rules.times import rfc3339
-from runtime.access import Access
+from runtime.access import Access, Roles
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_desk import ConsentDesk, Wanted
 from runtime.consent_overlay import ConsentOverlay
@@ -90,8 +91,9 @@ class Recording:
 class Consenting:
     """Records and shows decisions; `start` before, `close` after. Belongs to one event loop."""
 
-    def __init__(self, settings: Settings, *, clock: ClockMs = now_ms) -> None:
+    def __init__(self, settings: Settings, accesses: Accesses, *, clock: ClockMs = now_ms) -> None:
         self.settings = settings
+        self.accesses = accesses
         self.clock = clock
         self.vault = AsyncVault.from_settings(settings)
         self.overlay = ConsentOverlay(settings)
@@ -135,8 +137,11 @@ class Consenting:
             changed=outcome.is_new,
         )
 
-    async def show(self, subject: str, id_type: IdType, external_id: str) -> Json | None:
-        """State and history of a person; None when unknown or erased. Raises StoreUnavailable."""
+    async def show(
+        self, subject: str, id_type: IdType, external_id: str, roles: Roles
+    ) -> Json | None:
+        """State and history of a person, once it is written down that `roles` read them; None when
+        unknown or erased. Raises StoreUnavailable."""
         person = await self.vault.lookup(id_type, external_id)
         if person is None:
             return None
@@ -146,6 +151,7 @@ class Consenting:
             (consent_of(each.change) for each in history),
             await self.overlay.consents_of(person.pid),
         )
+        await self.accesses.record(person.pid, roles, "consents", ("consents", "decisions"))
         return view_consents(subject, history, decided, self.bases, self.clock())
 
 
@@ -208,12 +214,13 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
     )
     async def get_consents(
         subject: Annotated[str, Path(description=EXPECTED_SUBJECT, examples=["user:42"])],
+        roles: Annotated[Roles, Depends(access.require("consent_desk"))],
     ) -> Response:
         """Every purpose and subscription as of now, and every record with its proof."""
         split = split_subject(subject)
         if split is None:
             raise _misfit(Misfit("path.subject", EXPECTED_SUBJECT))
-        found = await consenting.show(subject, *split)
+        found = await consenting.show(subject, *split, roles)
         if found is None:
             raise Problem(404, UNKNOWN)
         return _json(found)

@@ -15,9 +15,10 @@ import redis.asyncio
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel
 
+from consumers.accesses import Accesses
 from consumers.rules.consent_views import union
 from consumers.rules.profile import Json, may_be_shown, view_profile
-from runtime.access import Access
+from runtime.access import Access, Roles
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.problems import Fault, Problem
@@ -131,8 +132,18 @@ def split_subject(subject: str) -> tuple[IdType, str] | None:
     return cast("IdType", kind), external_id
 
 
+def fields_shown(known: Subject) -> list[str]:
+    """What an answer with this profile holds, for the record of who read it: never a value."""
+    shown = ["computed", "consents", "first_seen", "last_seen", "segments", "traits"]
+    return shown + [f"traits/{trait.key.hex()}" for trait in known.traits]
+
+
 def build_router(
-    profiles: Profiles, settings: Settings, access: Access, clock_ms: ClockMs = now_ms
+    profiles: Profiles,
+    accesses: Accesses,
+    settings: Settings,
+    access: Access,
+    clock_ms: ClockMs = now_ms,
 ) -> APIRouter:
     """`GET /v1/profiles/{subject}`."""
     router = APIRouter(tags=["Profiles"])
@@ -144,16 +155,16 @@ def build_router(
         "/v1/profiles/{subject:path}",
         responses={200: {"model": Profile}},
         response_class=Response,
-        dependencies=[Depends(access.require("activation"))],
         summary="What is known of one person",
     )
     async def get_profile(
         subject: Annotated[str, Path(description=EXPECTED_SUBJECT, examples=["user:42"])],
+        roles: Annotated[Roles, Depends(access.require("activation"))],
     ) -> Response:
         """Traits, computed traits, segments and consents; 404 when unknown or erased.
 
         403 when the person's data may not be used for personalisation; 503 when that cannot be
-        told.
+        told, or while it cannot be written down who reads them.
         """
         found = await profiles.read(*parse_subject(subject))
         if found is None:
@@ -161,6 +172,7 @@ def build_router(
         person, known = found
         if not may_be_shown(basis, known.consents, clock_ms()):
             raise Problem(403, "This person's data may not be used for personalisation")
+        await accesses.record(person.pid, roles, "profile", fields_shown(known))
         view = view_profile(subject, known, open_traits(person, known))
         return Response(orjson.dumps(view), media_type="application/json")
 

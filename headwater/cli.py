@@ -228,6 +228,26 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: headwater inventory --json")
+def inventory(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
+    """Show every field held of people: class, purpose, legal basis, how long and where it is kept.
+
+    Exit code 1 when nothing says of some field what it holds.
+    """
+    from headwater.inventory import take_inventory, to_json, unclassed
+    from headwater.inventory_screen import show_inventory
+    from headwater.screen import open_console
+
+    settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
+    places = take_inventory(settings)
+    if as_json:
+        _print_json(to_json(places, settings))
+    else:
+        show_inventory(places, settings, open_console())
+    if unclassed(places):
+        raise typer.Exit(1)
+
+
 @app.command(epilog="Example: headwater doctor")
 def doctor(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
     """Check the configuration and every server, one line each, with what to do."""

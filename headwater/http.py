@@ -30,6 +30,7 @@ from consumers import (
     rejected_api,
     verification_api,
 )
+from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.health_api import Check, Readiness
 from producers import http_to_collected
@@ -223,9 +224,10 @@ def _add_collector(app: FastAPI, settings: Settings, parts: Parts) -> None:
 def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> None:
     reader = ClickHouseReader(settings.clickhouse)
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
+    accesses = Accesses(reader)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
     rejected = rejected_api.RejectedReader(settings)
-    consenting = consents_api.Consenting(settings)
+    consenting = consents_api.Consenting(settings, accesses)
     verification = verification_api.Verification(reader, settings.topic_names)
 
     async def check_clickhouse() -> None:
@@ -246,7 +248,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(campaigns_page.build_router())
     app.include_router(campaigns_api.build_router(campaigners, access))
     app.include_router(verification_api.build_router(verification, access))
-    app.include_router(profiles_api.build_router(profiles, settings, access))
+    app.include_router(profiles_api.build_router(profiles, accesses, settings, access))
     app.include_router(consents_api.build_router(consenting, access))
     app.include_router(rejected_api.build_router(rejected, access))
 

@@ -47,22 +47,30 @@ Ready = Callable[[], None]
 
 
 def prepare_stores(settings: Settings) -> list[str]:
-    """Topics and tables are there and fit; what was made now, one line each.
+    """Topics and tables are there, fit, and keep what they hold as long as configured; what was
+    made or changed now, one line each.
 
     Raises StoreUnavailable when a server does not answer, StoreRefused when what is there does not
     fit the settings.
     """
     from runtime.clickhouse import connect
-    from runtime.topics_admin import ensure_topics
+    from runtime.topics_admin import align_topics, ensure_topics
     from sinks.migrations.apply import apply_migrations
+    from sinks.migrations.limits import align_tables
 
-    made = [f"topic {name}" for name in ensure_topics(settings)]
+    made = ensure_topics(settings)
+    changed = align_topics(settings, made)
     client = connect(settings, database="")
     try:
         applied = apply_migrations(client, settings.clickhouse.database)
+        changed += align_tables(client, settings.clickhouse.database, settings.tables)
     finally:
         client.close()
-    return made + [f"table change {name}" for name in applied]
+    return [
+        *(f"topic {name}" for name in made),
+        *(f"table change {name}" for name in applied),
+        *(f"change of {line}" for line in changed),
+    ]
 
 
 def plan_processes(roles: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from runtime.vault_faults import faults
 from runtime.vault_rows import require_durable
 from schemas.decisions import Known
 from schemas.errors import StoreRefused, StoreUnavailable
+from schemas.held import Layout, held
 from schemas.subjects import Consent
 
 ANSWER_WITHIN_S = 5.0
@@ -63,6 +64,23 @@ for i = 3, #ARGV, 2 do
 end
 return 1
 """
+
+LAYOUT = (
+    Layout(
+        "consent:{pid}",
+        "vault",
+        "until the person is erased",
+        (
+            held(
+                "{matter}",
+                "trait",
+                "accountability",
+                "What the person decided on a purpose or subscription, as far as it still matters",
+            ),
+        ),
+    ),
+)
+"""What this module's script writes."""
 
 Matters = Mapping[str, Sequence[Known]]
 """Matter ('purpose/analytics') -> decisions on it that can still matter."""

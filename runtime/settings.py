@@ -9,11 +9,11 @@ import difflib
 import json
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from schemas.errors import SettingInvalid
 from schemas.topics import Topics
@@ -106,6 +106,8 @@ class Purpose(Section):
     """`[purposes.*]`: why data may be used (GDPR Art. 6)."""
 
     basis: Literal["consent", "legitimate_interest"]
+    owner: str = Field("", description="who in your organisation answers for this use")
+    recipients: tuple[str, ...] = Field((), description="whom you give the data to for it")
 
 
 class Consent(Section):
@@ -168,6 +170,19 @@ class TopicSettings(Section):
     retention_days: int | None = Field(None, ge=1)
 
 
+class TableSettings(Section):
+    """How long a table of ClickHouse keeps its rows."""
+
+    retention_days: int = Field(ge=1, le=36_500)
+
+
+class Tables(Section):
+    """`[tables.*]`: those whose rows grow old. Facts stay until their person is erased."""
+
+    accesses: TableSettings = TableSettings(retention_days=365)
+    verdicts: TableSettings = TableSettings(retention_days=90)
+
+
 class Time(Section):
     """`[time]`: windows and limits, in event or received time as each says."""
 
@@ -211,8 +226,20 @@ class Settings(Section):
     consent: Consent = Consent()
     fields: Fields = Fields()
     topics: dict[str, TopicSettings] = Field(default_factory=dict)
+    tables: Tables = Tables()
     attribution: Attribution = Attribution()
     time: Time = Time()
+
+    @field_validator("topics")
+    @classmethod
+    def _know_topics(cls, topics: dict[str, TopicSettings]) -> dict[str, TopicSettings]:
+        limits = {topic.name: topic.retention_ms for topic in Topics().all()}
+        for name, chosen in topics.items():
+            if name not in limits:
+                raise ValueError(f"{name} is not a topic{_nearest(name, limits)}")
+            if limits[name] is None and chosen.retention_days is not None:
+                raise ValueError(f"{name} keeps the newest record of each key, not days")
+        return topics
 
     @property
     def topic_names(self) -> Topics:
@@ -253,7 +280,9 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:
     }
     for name in ("purposes", "topics"):
         inner = Purpose if name == "purposes" else TopicSettings
-        known = Settings().purposes if name == "purposes" else {}
+        known: Iterable[str] = Settings().purposes
+        if name == "topics":
+            known = [topic.name for topic in Topics().all() if topic.retention_ms is not None]
         for key in {*known, *values.get(name, {})}:
             for path in _scalar_paths(inner):
                 scalars[_variable((name, key, *path))] = (name, key, *path)

@@ -18,10 +18,13 @@ from typing import Any
 
 from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, normalise_email, unframe
 from schemas.errors import StoreRefused, StoreUnavailable
+from schemas.held import Layout, held
 
 FRESH_MS = 3000
 """How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
 seconds behind. Who finds so young a row waits for it as its maker does."""
+
+_PEOPLE = "analytics, personalisation, accountability"
 
 # Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 4), id of the mark (""
 # for any), rows ever made at least, and for each identifier: hash, candidate pid, wrapped key,
@@ -83,6 +86,41 @@ if pid then
 end
 return pid
 """
+
+LAYOUT = (
+    Layout(
+        "id:{hash}",
+        "vault",
+        "until the person is erased",
+        (held("value", "identifier", _PEOPLE, "Pseudonym behind the keyed hash of an identifier"),),
+    ),
+    Layout(
+        "key:{pid}",
+        "vault",
+        "until the person is erased",
+        (
+            held("k", "technical", "operation", "The person's data key, wrapped"),
+            held("i", "identifier", _PEOPLE, "The identifier that the row is for", sealed=True),
+            held("c", "technical", "operation", "When the row was made"),
+        ),
+    ),
+    Layout(
+        "suppressed:{hash}",
+        "vault",
+        "for good: it keeps erased people from coming back",
+        (held("value", "technical", "accountability", "When the identifier's person was erased"),),
+    ),
+    Layout(
+        "mark",
+        "vault",
+        "as long as the vault",
+        (
+            held("id", "technical", "operation", "Name of this vault"),
+            held("made", "technical", "operation", "How many rows it ever made"),
+        ),
+    ),
+)
+"""What this module's scripts write."""
 
 Identifier = tuple[IdType, str]
 Answers = Sequence[bytes]

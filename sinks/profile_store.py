@@ -11,7 +11,7 @@ back under a new connection, before the cursor moves.
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -20,7 +20,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from runtime.settings import Settings
+from schemas.codec import SUBJECT
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
+from schemas.held import Layout, fields_of, held
 
 ANSWER_WITHIN_S = 15
 CALLS_PER_PIPELINE = 1000
@@ -53,6 +55,27 @@ if at ~= ARGV[1] and at ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
 return 1
 """
+
+LAYOUT = (
+    Layout(
+        "{pid}",
+        "redis",
+        "until the person is erased",
+        (
+            held("g", "technical", "operation", "Generation of the record that wrote it"),
+            held("v", "technical", "operation", "Offset of that record"),
+            held("d", "technical", "accountability", "Set once the person was erased; then alone"),
+            *(replace(field, name=f"p.{field.name}") for field in fields_of(SUBJECT.schema)),
+        ),
+    ),
+    Layout(
+        "cursor:{topic}:{partition}",
+        "redis",
+        "as long as the store",
+        (held("value", "technical", "operation", "How far the partition is written"),),
+    ),
+)
+"""What this module's scripts write."""
 
 _PASSING = (
     faults.BusyLoadingError,

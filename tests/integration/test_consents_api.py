@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from headwater.cli import app
+from headwater.roles import prepare_stores
+from runtime.clickhouse import connect
 from runtime.consent_overlay import ConsentOverlay
 from runtime.sealing import Person
 from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics
 from runtime.vault import Vault
 from schemas.codec import CONSENT_CHANGED
 from schemas.consent import Basis, allowed_now
@@ -43,15 +44,21 @@ WITHDRAWN = {
 
 @pytest.fixture(scope="module")
 def served(
-    kafka: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    kafka: str, redis_url: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("consents")
     made = settings_of(
-        directory, kafka=kafka, redis_url=redis_url, name=f"consents-{directory.name}"
+        directory,
+        kafka=kafka,
+        redis_url=redis_url,
+        clickhouse_url=clickhouse_url,
+        name=f"consents-{directory.name}",
     )
-    ensure_topics(made)
+    prepare_stores(made)
     with serving(made) as port:
         yield port
+    with connect(made, database="default") as client:
+        client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
 @pytest.fixture
@@ -428,3 +435,16 @@ def test_a_thousand_changes_of_mind_leave_one_line(
 
     (left,) = asyncio.run(change())
     assert (left.status, left.recorded_at_ms) == ("granted", 2_000_000_000_999)
+
+
+def test_whoever_looks_decisions_up_is_written_down(served: Served, vault: Vault, who: str) -> None:
+    assert post(served, WITHDRAWN | {"subject": who}).status_code == 200
+    get(served, who)
+    person = vault.lookup("user", who.removeprefix("user:"))
+    assert person is not None
+    with connect(served.settings) as client:
+        rows = client.query(
+            "SELECT role, kind FROM accesses WHERE pid = unhex({pid:String})",
+            {"pid": person.pid.hex()},
+        ).result_rows
+    assert rows == [("consent_desk", "consents")]

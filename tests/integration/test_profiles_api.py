@@ -1,6 +1,7 @@
 """One person for a tool: from the real vault and the real profile store."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -9,19 +10,29 @@ import orjson
 import pytest
 import redis
 
+from runtime.clickhouse import connect
 from runtime.sealing import Person
 from runtime.settings import Purpose, Settings
 from runtime.vault import Vault
 from schemas.codec import SUBJECT
 from schemas.subjects import Consent, Money, Subject, Trait
+from sinks.migrations.apply import apply_migrations
 from tests.integration.serving import Served, at, serving, settings_of
 
 EVENT = bytes(range(16))
 
 
 @pytest.fixture
-def settings(tmp_path: Path, redis_url: str, fresh_name: Any) -> Settings:
-    return settings_of(tmp_path, redis_url=redis_url, name=fresh_name("people"))
+def settings(
+    tmp_path: Path, redis_url: str, clickhouse_url: str, fresh_name: Any
+) -> Iterator[Settings]:
+    made = settings_of(
+        tmp_path, redis_url=redis_url, clickhouse_url=clickhouse_url, name=fresh_name("people")
+    )
+    with connect(made, database="default") as client:
+        apply_migrations(client, made.clickhouse.database)
+        yield made
+        client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
 @pytest.fixture
@@ -152,3 +163,64 @@ def test_a_subject_that_is_none_is_refused_with_the_form(served: Served, text: s
     assert answer.json()["errors"] == [
         {"path": "path.subject", "expected": "user:ID, anonymous:ID or email:ADDRESS"}
     ]
+
+
+# -- who read it
+
+READS = "SELECT pid, role, kind, fields FROM accesses"
+
+
+def test_whoever_reads_a_profile_is_written_down_before(
+    served: Served, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    person = known(vault, "user", "42")
+    record = subject(person)
+    store(redis_client, served.settings, record)
+    assert served.get("/v1/profiles/user:42", "activation").status_code == 200
+    assert served.get("/v1/profiles/user:42", "admin").status_code == 200
+    assert served.get("/v1/profiles/user:nobody", "admin").status_code == 404
+    assert served.get("/v1/profiles/user:42", "viewer").status_code == 403
+
+    with connect(served.settings) as client:
+        rows = client.query(f"{READS} ORDER BY read_at").result_rows
+
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        (person.pid, "activation", "profile"),
+        (person.pid, "admin", "profile"),
+    ]
+    hashed = {f"traits/{trait.key.hex()}" for trait in record.traits}
+    assert {"computed", "segments", "traits"} | hashed <= set(rows[0][3])
+    assert "jana" not in str(rows)
+    assert "42" not in [row[1] for row in rows]
+
+
+def test_without_the_record_of_who_reads_there_is_no_answer(
+    settings: Settings, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    store(redis_client, settings, subject(known(vault, "user", "42")))
+    away = settings.clickhouse.model_copy(update={"url": "http://127.0.0.1:1"})
+    with serving(settings.model_copy(update={"clickhouse": away})) as port:
+        answer = port.get("/v1/profiles/user:42", "activation")
+    assert answer.status_code == 503
+    assert "jana" not in answer.text
+
+
+def test_many_readers_at_once_are_all_written_down_in_few_inserts(
+    served: Served, vault: Vault, redis_client: "redis.Redis"
+) -> None:
+    store(redis_client, served.settings, subject(known(vault, "user", "42")))
+    with ThreadPoolExecutor(16) as pool:
+        codes = list(
+            pool.map(
+                lambda _: served.get("/v1/profiles/user:42", "activation").status_code, range(100)
+            )
+        )
+    assert codes == [200] * 100
+    with connect(served.settings) as client:
+        assert client.query("SELECT count() FROM accesses").result_rows == [(100,)]
+        parts = client.query(
+            "SELECT max(max_block_number) FROM system.parts WHERE table = 'accesses' "
+            "AND database = {database:String}",
+            {"database": served.settings.clickhouse.database},
+        ).result_rows
+    assert parts[0][0] < 100
