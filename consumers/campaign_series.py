@@ -24,17 +24,14 @@ GROUP BY currency, at_s ORDER BY currency, at_s LIMIT {most:UInt32}
 """
 
 _PEOPLE = """
-SELECT '', at_s, countIf(times > 0)
-FROM (
-    SELECT intDiv(toUnixTimestamp(occurred_at), {step_s:UInt32}) * {step_s:UInt32} AS at_s, pid,
-        sum(if({metric:String} = 'visitor', if(value < 0, -1, 1), value)) AS times
-    FROM facts FINAL
-    WHERE campaign_id = {campaign_id:String}
-        AND (metric = {metric:String} OR {metric:String} = 'visitor' AND is_visitor = 1)
-        AND occurred_at >= toDateTime({from_s:UInt32})
-        AND occurred_at < toDateTime({to_s:UInt32})
-    GROUP BY at_s, pid
-)
+SELECT '', intDiv(toUnixTimestamp(occurred_at), {step_s:UInt32}) * {step_s:UInt32} AS at_s,
+    uniqExact(pid)
+FROM facts FINAL
+WHERE campaign_id = {campaign_id:String}
+    AND (metric = {metric:String} OR {metric:String} = 'visitor' AND is_visitor = 1)
+    AND occurred_at >= toDateTime({from_s:UInt32})
+    AND occurred_at < toDateTime({to_s:UInt32})
+    AND retracted_next_off = 0
 GROUP BY at_s ORDER BY at_s LIMIT {most:UInt32}
 """
 

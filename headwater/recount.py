@@ -22,18 +22,25 @@ KEYS_PER_QUERY = 1000
 Ask = Callable[[str], list[Any]]
 CountedUntil = Callable[[int], Mapping[int, int]]
 
-# Every addition of every fact: its count, and its money if it has any (sinks/rules/rows.py).
+# Every addition of every fact: its count, and its money if it has any (sinks/rules/rows.py). What a
+# retraction took back is added once more, negative, at the place of the retraction.
 _ADDITIONS = """
 SELECT campaign_id, addition.1 AS metric, addition.2 AS currency,
-       toDateTime(toStartOfMinute(occurred_at), 'UTC') AS minute, generation, kp,
-       toInt64(off) AS off, addition.3 AS added
+       toDateTime(toStartOfMinute(occurred_at), 'UTC') AS minute, addition.4 AS generation, kp,
+       addition.5 AS off, addition.3 AS added
 FROM
 (
-    SELECT campaign_id, occurred_at, generation, kp, off,
+    SELECT campaign_id, occurred_at, kp,
            arrayConcat(
-               [(toString(metric), '', toInt128(value))],
+               [(toString(metric), '', toInt128(value), generation, toInt64(off))],
                if(currency = '', [], [(if(metric = 'orders', 'revenue', 'refunded'),
-                                       toString(currency), toInt128(amount_micro))])) AS pairs
+                                       toString(currency), toInt128(amount_micro),
+                                       generation, toInt64(off))])) AS counted,
+           if(retracted_next_off = 0, counted,
+              arrayConcat(counted, arrayMap(
+                  each -> (each.1, each.2, -each.3, retracted_generation,
+                           toInt64(retracted_next_off) - 1),
+                  counted))) AS pairs
     FROM facts FINAL
     WHERE metric != ''
 )

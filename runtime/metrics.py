@@ -21,6 +21,8 @@ CounterName = Literal[
     "headwater_sink_rows_total",
     # Records that a sink had already seen by coordinate: expected to stay zero.
     "headwater_sink_tripwire_total",
+    # Accepted events that a sink took back, because a withdrawal came later.
+    "headwater_sink_retracted_events_total",
     # HTTP answers, by route and status.
     "headwater_http_answers_total",
 ]
@@ -62,6 +64,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),
+    "headwater_sink_retracted_events_total": (),
     "headwater_http_answers_total": ("route", "status"),
     "headwater_sink_lag_records": ("sink", "partition"),
     "headwater_lane_lag_records": ("topic", "lane"),

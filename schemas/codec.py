@@ -33,6 +33,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         events.VisitChange,
         events.Accepted,
         events.Rejected,
+        events.Retracted,
         subjects.Money,
         subjects.Trait,
         subjects.Consent,
@@ -164,6 +165,7 @@ class Codec(Generic[R]):
 COLLECTED: Codec[events.Collected] = Codec(events.Collected)
 ACCEPTED: Codec[events.Accepted] = Codec(events.Accepted)
 REJECTED: Codec[events.Rejected] = Codec(events.Rejected)
+RETRACTED: Codec[events.Retracted] = Codec(events.Retracted)
 SUBJECT: Codec[subjects.Subject] = Codec(subjects.Subject)
 CURSOR: Codec[subjects.Cursor] = Codec(subjects.Cursor)
 SIGHTINGS: Codec[subjects.Sightings] = Codec(subjects.Sightings)

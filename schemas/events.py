@@ -2,11 +2,14 @@
 
 `Collected` is one call of Segment's protocol after identifiers were resolved and everything
 personal was sealed; `Accepted` is the same call with what the streams added; `Rejected` points at
-one that was set aside. Field by field, units and meaning stand in the Avro files beside this
-module; these types mirror them in order, which a test holds.
+one that was set aside; `Retracted` takes back what its person does not allow any more. Field by
+field, units and meaning stand in the Avro files beside this module; these types mirror them in
+order, which a test holds.
 """
 
 import msgspec
+
+from schemas.subjects import Consent
 
 NO_CAMPAIGN = "(none)"
 """The campaign of an event that names none; listed like any other."""
@@ -99,3 +102,19 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     lane: int | None = None
     seq: int | None = None
     index: int | None = None
+
+
+class Retracted(msgspec.Struct, frozen=True, gc=False):
+    """Accepted events of the person may no longer be used for the purpose; see retracted.avsc."""
+
+    pid: bytes
+    purpose: str
+    basis: str
+    decisions: list[Consent]
+    generation: int
+    lane: int
+    seq: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    index: int

@@ -67,7 +67,11 @@ class Topics:
             Topic(self.erasures, ("ErasureRequested",), "pid", 3650 * DAY_MS, is_lane_input=True),
             # Room for what the lane adds to the largest event that `collected` takes.
             Topic(
-                self.accepted, ("Accepted",), "pid", 30 * DAY_MS, max_message_bytes=2 * 1_048_576
+                self.accepted,
+                ("Accepted", "Retracted"),
+                "pid",
+                30 * DAY_MS,
+                max_message_bytes=2 * 1_048_576,
             ),
             Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
             Topic(

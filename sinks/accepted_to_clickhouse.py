@@ -5,6 +5,10 @@ anywhere repeats rows that say what is known already. The sink begins where the 
 `progress` says, with the tripwire of that row, whatever Kafka's group offsets say. Progress is
 written only over the row that we last saw there: a ClickHouse that went back to an earlier state,
 or stands in for another, is noticed by its older progress and counted again from it.
+
+Among the events come other records (sinks/rules/runs.py): a `Retracted` takes back earlier facts of
+a person. Everything before one is durable before it is looked at, and it is written by itself, so
+that it too is a function of what lies before it in the log.
 """
 
 import gc
@@ -19,24 +23,30 @@ from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
-from schemas.codec import ACCEPTED, Malformed
-from schemas.errors import StoreRefused
-from schemas.events import Accepted
+from schemas.events import Retracted
 from sinks.counter_store import SINK, CounterStore
 from sinks.group_sink import GroupSink
 from sinks.rules.counters import (
     Counter,
     CounterRow,
+    Mark,
     Plan,
     Prefix,
     Progress,
     Tally,
+    before,
     forget_idle,
+    forget_people,
+    mark_people,
     missing_counters,
+    people_to_look_up,
     plan_write,
     tally,
+    tally_retraction,
 )
+from sinks.rules.retract import KnownFact, person_from
 from sinks.rules.rows import CounterKey, Fact
+from sinks.rules.runs import Run, split_into_runs
 
 BATCH_RECORDS = 20_000
 BATCH_S = 0.2
@@ -49,6 +59,10 @@ LOOK_EVERY_S = 5.0
 GC_THRESHOLDS = (100_000, 20, 100)
 CACHED_COUNTERS = 300_000
 """Of one partition; ~150 MB when all are in use."""
+CACHED_PEOPLE = 1_000
+"""Of one partition, with retracted events."""
+
+MINUTE_MS = 60_000
 
 
 class Store(Protocol):
@@ -63,7 +77,10 @@ class Store(Protocol):
     def some_counters(
         self, partition: int, keys: list[CounterKey]
     ) -> dict[CounterKey, Counter]: ...
+    def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]: ...
+    def facts_of(self, partition: int, people: list[bytes]) -> list[KnownFact]: ...
     def insert_facts(self, facts: list[Fact]) -> None: ...
+    def insert_marks(self, marks: list[Mark]) -> None: ...
     def insert_counters(self, counters: list[CounterRow]) -> None: ...
     def insert_progress(self, progress: list[Progress], at_ms: int) -> None: ...
 
@@ -110,6 +127,8 @@ class AcceptedToClickHouse(GroupSink):
         self._store = store
         self._clock = clock
         self._prefixes: dict[int, Prefix] = {}
+        self._visit_gap_ms = settings.time.visit_gap_minutes * MINUTE_MS
+        self._has_looked = False  # in the store, for what the rows to be written rest on
         self._written_at_s = 0.0
         self._stored: dict[int, int | None] = {}
         self._looked_at_s = time.monotonic()
@@ -156,33 +175,49 @@ class AcceptedToClickHouse(GroupSink):
                 prefix.counters = self._store.all_counters(kp)
             else:
                 prefix.is_complete = False
+            mark_people(prefix, self._store.marked_people(kp))
             loaded[kp] = (prefix, at is not None)
         return loaded
 
     def _write(self, batches: list[Batch]) -> None:
+        """Write them run by run: the n-th runs of all partitions together."""
+        runs = [
+            (kp, split_into_runs(self._topic, kp, batch.records, batch.next_offset))
+            for kp, batch in ((batch.partition, batch) for batch in batches)
+        ]
+        for number in range(max(len(of_one) for _, of_one in runs)):
+            together = [(kp, of_one[number]) for kp, of_one in runs if number < len(of_one)]
+            if not self._write_runs(together):
+                return
+
+    def _write_runs(self, runs: list[tuple[int, Run]]) -> bool:
+        """Write them; False when all begins again from what the store has."""
         began_s = time.monotonic()
+        self._has_looked = any(not prefix.is_complete for prefix in self._prefixes.values())
         # Looking counters up may take long, and cost us partitions: others read those again.
         plans = [
-            self._plan(prefix, batch)
-            for batch in batches
-            if (prefix := self._prefixes.get(batch.partition)) is not None
-            and batch.next_offset > prefix.next_offset
+            self._plan(prefix, run)
+            for kp, run in runs
+            if (prefix := self._prefixes.get(kp)) is not None
+            and run.next_offset > prefix.next_offset
         ]
         if not plans:
-            return
-        if any(not prefix.is_complete for prefix in self._prefixes.values()):
+            return True
+        if self._has_looked:
             # A sum that was looked up in a store that has gone back would claim events that it
             # lacks, and when they are counted again they would seem to be in it.
             lost = self._retry(lambda: self._lost({}), "look for progress")
             if self._begin_again_if(lost):
-                return
+                return False
         facts = [fact for plan in plans for fact in plan.facts]
+        marks = [mark for plan in plans for mark in plan.marks]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]
         at_ms = self._clock()
 
         def insert() -> list[int]:
             self._store.insert_facts(facts)
+            self._store.insert_marks(marks)
             self._store.insert_counters(counters)
             # Progress last: a crash above repeats the same rows with the same versions and changes
             # nothing. The other order loses the batch.
@@ -191,11 +226,13 @@ class AcceptedToClickHouse(GroupSink):
         # All of it again after a fault: a store that came back in an earlier state may have lost
         # the facts of this very batch, which the progress before it does not show.
         if self._begin_again_if(self._retry(insert, "insert facts, counters and progress")):
-            return
+            return False
         positions = {at.kp: at.next_offset for at in progress}
         rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
         self._measure(rows, began_s)
+        counter("headwater_sink_retracted_events_total").inc(len(marks))
         self._reader.commit(positions)
+        return True
 
     def _move(self, progress: list[Progress], at_ms: int) -> list[int]:
         """Write `progress`, unless the store has lost some of what is before it: answer where."""
@@ -235,9 +272,13 @@ class AcceptedToClickHouse(GroupSink):
             self._reader.restart()
         return bool(lost)
 
-    def _plan(self, prefix: Prefix, batch: Batch) -> Plan:
-        done = tally(prefix, self._decode(batch), batch.next_offset)
-        self._alarm(batch.partition, done)
+    def _plan(self, prefix: Prefix, run: Run) -> Plan:
+        if run.other is not None:
+            done = self._retract(prefix, run.other, run.next_offset - 1)
+        else:
+            self._look_up(prefix, people_to_look_up(prefix, run.events))
+            done = tally(prefix, run.events, run.next_offset)
+        self._alarm(prefix.kp, done)
         missing = missing_counters(prefix, done)
         if missing:
             prefix.counters |= self._retry(
@@ -245,21 +286,27 @@ class AcceptedToClickHouse(GroupSink):
             )
         plan = plan_write(prefix, done)
         forget_idle(prefix, done, limit=CACHED_COUNTERS)
+        forget_people(prefix, limit=CACHED_PEOPLE)
         return plan
 
-    def _decode(self, batch: Batch) -> list[tuple[int, Accepted]]:
-        decode = ACCEPTED.decode
-        events = []
-        for offset, _, value in batch.records:
-            try:
-                events.append((offset, decode(value)))
-            except Malformed as error:
-                raise StoreRefused(
-                    f"{self._topic}[{batch.partition}]@{offset} is no accepted event ({error}): "
-                    "somebody else writes to our topic, or this version is older than the log; "
-                    "nothing from here on is counted"
-                ) from error
-        return events
+    def _retract(self, prefix: Prefix, retracted: Retracted, offset: int) -> Tally:
+        self._has_looked = True
+        facts = self._retry(
+            lambda: self._store.facts_of(prefix.kp, [retracted.pid]), "load a person's facts"
+        )
+        return tally_retraction(prefix, retracted, offset, facts, self._visit_gap_ms)
+
+    def _look_up(self, prefix: Prefix, people: set[bytes]) -> None:
+        if not people:
+            return
+        self._has_looked = True
+        facts = self._retry(
+            lambda: self._store.facts_of(prefix.kp, sorted(people)), "load people's facts"
+        )
+        known = before(prefix, facts)
+        for pid in people:
+            of_person = [each for each in known if each.fact[6] == pid]
+            prefix.marked[pid] = person_from(of_person, self._visit_gap_ms)
 
     def _alarm(self, partition: int, done: Tally) -> None:
         for repeat in done.repeats[:10]:

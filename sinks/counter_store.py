@@ -12,7 +12,8 @@ from clickhouse_connect.driver.insert import InsertContext
 
 from runtime.clickhouse import answering, connect, literal
 from runtime.settings import Settings
-from sinks.rules.counters import COUNTER_COLUMNS, Counter, CounterRow, Progress
+from sinks.rules.counters import COUNTER_COLUMNS, Counter, CounterRow, Mark, Progress
+from sinks.rules.retract import KnownFact
 from sinks.rules.rows import FACT_COLUMNS, CounterKey, Fact
 
 SINK = "accepted-to-clickhouse"
@@ -26,8 +27,18 @@ PROGRESS_COLUMNS = (
     "lanes",
     "updated_at",
 )
+MARK_COLUMNS = (*FACT_COLUMNS, "retracted_generation", "retracted_next_off")
 KEYS_PER_QUERY = 2000
+PEOPLE_PER_QUERY = 500
 LOOKUP_SETTINGS = {"max_query_size": 16_000_000, "max_ast_elements": 1_000_000}
+
+
+_AS_READ = {
+    "event_date": "toUInt16(event_date)",
+    "occurred_at": "toUnixTimestamp64Milli(occurred_at)",
+    "received_at": "toUnixTimestamp64Milli(received_at)",
+}
+_READ_FACT = ", ".join(_AS_READ.get(name, f"`{name}`") for name in MARK_COLUMNS)
 
 
 class CounterStore:
@@ -120,11 +131,44 @@ class CounterStore:
         rows = self._ask(sql, None, "for counters")
         return {(row[0], row[1], row[2], row[3], row[4]): Counter(row[5], row[6]) for row in rows}
 
+    def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]:
+        """Everybody of whom a fact of the partition is retracted: (pid, generation, offset).
+
+        Of each generation the first retraction that took something back.
+        """
+        rows = self._ask(
+            "SELECT pid, retracted_generation, min(retracted_next_off) FROM facts "
+            "WHERE kp = {kp:UInt32} AND retracted_next_off > 0 GROUP BY pid, retracted_generation",
+            {"kp": partition},
+            "for people with retracted facts",
+        )
+        return [(bytes(pid), generation, next_offset - 1) for pid, generation, next_offset in rows]
+
+    def facts_of(self, partition: int, people: Sequence[bytes]) -> list[KnownFact]:
+        """All facts of these people in the partition, of every generation."""
+        found: list[KnownFact] = []
+        for start in range(0, len(people), PEOPLE_PER_QUERY):
+            pids = ",".join(
+                f"unhex('{pid.hex()}')" for pid in people[start : start + PEOPLE_PER_QUERY]
+            )
+            # The condition holds numbers and hexadecimal digits of our own.
+            sql = f"SELECT {_READ_FACT} FROM facts FINAL WHERE kp = {int(partition)} AND pid IN ({pids})"  # noqa: E501, S608
+            for *fact, generation, next_offset in self._ask(sql, None, "for facts of a person"):
+                fact[6], fact[7] = bytes(fact[6]), bytes(fact[7])
+                at = (generation, next_offset - 1) if next_offset else None
+                found.append(KnownFact(tuple(fact), at))
+        return found
+
     # -- writing, in this order
 
     def insert_facts(self, facts: Sequence[Fact]) -> None:
         """The facts are durable."""
         self._insert("facts", FACT_COLUMNS, list(zip(*facts, strict=True)))
+
+    def insert_marks(self, marks: Sequence[Mark]) -> None:
+        """The marks are durable: these facts no longer count."""
+        rows = [(*fact, generation, offset + 1) for fact, generation, offset in marks]
+        self._insert("facts", MARK_COLUMNS, list(zip(*rows, strict=True)))
 
     def insert_counters(self, counters: Sequence[CounterRow]) -> None:
         """The counters are durable."""
@@ -171,16 +215,18 @@ class CounterStore:
             return
         client = self._connected()
         with answering(f"an insert of {len(data[0])} rows into {table}"):
-            context = self._inserts.get(table)
+            # One that was prepared fits the columns that it was prepared for.
+            name = f"{table} {len(columns)}"
+            context = self._inserts.get(name)
             if context is None:
                 context = client.create_insert_context(table, columns, column_oriented=True)
                 # One block, one part: all rows of a call appear together.
                 context.req_block_size = 1 << 24
-                self._inserts[table] = context
+                self._inserts[name] = context
             context.data = data
             try:
                 client.insert(context=context)
             except BaseException:
-                self._inserts.pop(table, None)
+                self._inserts.pop(name, None)
                 raise
             context.data = None

@@ -10,8 +10,9 @@ from typing import Any
 from confluent_kafka import Producer
 
 from runtime.settings import ClickHouse, Kafka, Redis, Settings
-from schemas.codec import ACCEPTED
-from schemas.events import Accepted, VisitChange
+from schemas.codec import ACCEPTED, RETRACTED
+from schemas.events import Accepted, Retracted, VisitChange
+from schemas.subjects import Consent
 from schemas.topics import PARTITIONER
 from sinks.rules.rows import CounterKey, additions, fact_rows
 
@@ -124,6 +125,25 @@ class Lane:
             self._producer.abort_transaction(30)
             self.seq -= 1
         return made
+
+    def retract(self, pid: bytes, decisions: list[Consent], **changes: Any) -> None:
+        """One retraction, in a transaction of its own."""
+        self.seq += 1
+        fields: dict[str, Any] = {
+            "pid": pid,
+            "purpose": "analytics",
+            "basis": "legitimate_interest",
+            "decisions": decisions,
+            "generation": self.settings.kafka.generation,
+            "lane": self.lane,
+            "seq": self.seq,
+            "source_topic": self.settings.topic_names.consents,
+            "source_partition": self.lane,
+            "source_offset": self.seq,
+            "index": 0,
+        }
+        record = RETRACTED.encode(Retracted(**(fields | changes)))
+        self.put_all(self.settings.topic_names.accepted, [(pid, record)])
 
     def put(self, topic: str, key: bytes, value: bytes | None, partition: int = 0) -> None:
         """One record as it is, in a transaction of its own."""

@@ -7,11 +7,24 @@ ran 20,000 random schedules of crashes and zombies (tests/model/test_counters.py
 this code); without the guard or without the order of the writes it fails within a few.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from schemas.events import Accepted
+import msgspec
+
+from schemas.events import EMAIL_EVENTS, Accepted, Retracted
+from sinks.rules.retract import (
+    KnownFact,
+    Marked,
+    add_event,
+    correction_facts,
+    facts_to_retract,
+    person_from,
+    settle_visits,
+)
 from sinks.rules.rows import CounterKey, Fact, additions, fact_rows
+
+_NOT_MARKED = Marked(0)
 
 Coordinate = tuple[int, int, int]
 """(generation, seq, index) of an output of one lane: rises along every partition it writes to."""
@@ -65,6 +78,8 @@ class Prefix:
     counted_before: Mapping[int, int] = field(default_factory=dict)
     counters: dict[CounterKey, Counter] = field(default_factory=dict)
     is_complete: bool = True
+    marked: dict[bytes, Marked | None] = field(default_factory=dict)
+    """People with retracted events; None for one who is not looked up yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +92,17 @@ class Repeat:
     highest: Coordinate
 
 
+Mark = tuple[Fact, int, int]
+"""A fact that no longer counts, and (generation, offset) of what took it back."""
+
+
 @dataclass(slots=True)
 class Tally:
     """A batch of one partition, counted but not yet added to the counters."""
 
     next_offset: int
     facts: list[Fact] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
     added: dict[CounterKey, list[tuple[int, int]]] = field(default_factory=dict)
     """Of each counter: (offset, addition), offsets rising."""
     repeats: list[Repeat] = field(default_factory=list)
@@ -93,6 +113,7 @@ class Plan:
     """The rows of one partition for `facts`, `counters` and `progress`, to be written so."""
 
     facts: list[Fact]
+    marks: list[Mark]
     counters: list[CounterRow]
     progress: Progress
 
@@ -101,10 +122,12 @@ def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: in
     """Every event of `batch` that is new has its facts and additions in the answer.
 
     `batch` is (offset, event), offsets rising from `prefix.next_offset`; `next_offset` is the
-    position after it, control records included. Counts in `prefix` what is new.
+    position after it, control records included. Counts in `prefix` what is new. Needs every marked
+    person of the batch to be looked up (`people_to_look_up`).
     """
     done = Tally(next_offset)
     facts, added, highest, kp = done.facts, done.added, prefix.highest, prefix.kp
+    marked = prefix.marked
     counted_before: dict[int, int] = {}
     for offset, event in batch:
         before_offset = counted_before.get(event.generation)
@@ -120,6 +143,8 @@ def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: in
             continue
         highest[lane] = found
         prefix.records += 1
+        if marked and (person := marked.get(event.pid)) is not None:
+            event = _with_visits_of(person, event)
         for fact in fact_rows(event, kp, offset):
             facts.append(fact)
             for key, addition in additions(fact):
@@ -129,6 +154,89 @@ def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: in
                 else:
                     known.append((offset, addition))
     return done
+
+
+def _with_visits_of(person: Marked, event: Accepted) -> Accepted:
+    is_visit = not (event.type == "track" and event.event in EMAIL_EVENTS)
+    changes = add_event(person, event) if is_visit else []
+    return msgspec.structs.replace(event, visit_changes=changes)
+
+
+def people_to_look_up(prefix: Prefix, batch: Iterable[tuple[int, Accepted]]) -> set[bytes]:
+    """The marked people of `batch` who are not known yet."""
+    marked = prefix.marked
+    if not marked:
+        return set()
+    return {event.pid for _, event in batch if marked.get(event.pid, _NOT_MARKED) is None}
+
+
+def before(prefix: Prefix, facts: Iterable[KnownFact]) -> list[KnownFact]:
+    """`facts` as they are in the prefix: what a torn write left beyond it has not happened yet."""
+    found = []
+    for known in facts:
+        if not _is_before(prefix, known.fact[2], known.fact[4]):
+            continue
+        at = known.retracted_at
+        is_retracted = at is not None and _is_before(prefix, *at)
+        found.append(known if is_retracted or at is None else KnownFact(known.fact))
+    return found
+
+
+def _is_before(prefix: Prefix, generation: int, offset: int) -> bool:
+    return offset < prefix.next_offset or offset < _counted(prefix, generation)
+
+
+def tally_retraction(
+    prefix: Prefix, retracted: Retracted, offset: int, facts: Iterable[KnownFact], gap_ms: int
+) -> Tally:
+    """What the retraction at `offset` takes back is in the answer; its person is marked by it.
+
+    `facts` are all of the person in this partition, and `prefix` ends at `offset`. What is taken
+    back counts at the place of the retraction: generation and offset of its own, so that a counter
+    still says by its version which retractions are in it.
+    """
+    done = Tally(offset + 1)
+    found = (retracted.generation, retracted.seq, retracted.index)
+    highest = prefix.highest.get(retracted.lane)
+    if offset < _counted(prefix, retracted.generation):
+        return done
+    if highest is not None and found <= highest:
+        done.repeats.append(Repeat(offset, retracted.lane, found, highest))
+        return done
+    prefix.highest[retracted.lane] = found
+    known = before(prefix, facts)
+    gone = facts_to_retract(retracted, known)
+    if not gone:
+        return done
+    done.marks = [(fact, retracted.generation, offset) for fact in gone]
+    for fact in gone:
+        for key, addition in additions(fact):
+            at_retraction = (*key[:4], retracted.generation)
+            done.added.setdefault(at_retraction, []).append((offset, -addition))
+    places = {(fact[2], fact[4]) for fact in gone}
+    left = [each for each in known if each.fact[5] or (each.fact[2], each.fact[4]) not in places]
+    person = prefix.marked[retracted.pid] = person_from(left, gap_ms)
+    received_at_ms = max(fact[9] for fact in gone)
+    done.facts = correction_facts(
+        retracted, prefix.kp, offset, settle_visits(person), received_at_ms
+    )
+    for fact in done.facts:
+        for key, addition in additions(fact):
+            done.added.setdefault(key, []).append((offset, addition))
+    return done
+
+
+def mark_people(prefix: Prefix, retracted: Iterable[tuple[bytes, int, int]]) -> None:
+    """Those with a retraction in the prefix are marked; of each (pid, generation, offset)."""
+    for pid, generation, offset in retracted:
+        if _is_before(prefix, generation, offset):
+            prefix.marked[pid] = None
+
+
+def forget_people(prefix: Prefix, *, limit: int) -> None:
+    """Keep who is looked up below `limit`; others are looked up again when they do something."""
+    if sum(person is not None for person in prefix.marked.values()) > limit:
+        prefix.marked = dict.fromkeys(prefix.marked)
 
 
 def _counted(prefix: Prefix, generation: int) -> int:
@@ -173,7 +281,7 @@ def plan_write(prefix: Prefix, done: Tally) -> Plan:
         rows.append((*key, prefix.kp, value, last_offset))
     prefix.next_offset = done.next_offset
     progress = Progress(prefix.kp, done.next_offset, prefix.records, dict(prefix.highest))
-    return Plan(done.facts, rows, progress)
+    return Plan(done.facts, done.marks, rows, progress)
 
 
 def forget_idle(prefix: Prefix, done: Tally, *, limit: int) -> None:

@@ -140,6 +140,16 @@ class Rows:
         if is_counted:
             self.offset += 1
 
+    def retract(self, campaign: str, metric: str, person: int, offset: int) -> None:
+        """The fact at `offset` is taken back by what lies at the offset in hand."""
+        self.client.command(
+            "INSERT INTO facts SELECT * REPLACE (1 AS retracted_generation, "
+            f"{self.offset + 1} AS retracted_next_off) FROM facts FINAL WHERE off = {offset} "
+            f"AND pid = unhex('{person.to_bytes(16, 'big').hex()}')"
+        )
+        self.count(campaign, metric, -1)
+        self.offset += 1
+
     def count(
         self, campaign: str, metric: str, value: int, at_ms: int = MORNING_MS, currency: str = ""
     ) -> None:

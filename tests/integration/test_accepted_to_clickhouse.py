@@ -7,15 +7,17 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from headwater.verify import verify
 from runtime.clickhouse import connect
 from runtime.kafka_reader import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.errors import StoreRefused, StoreUnavailable
+from schemas.subjects import Consent
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse, run_accepted_to_clickhouse
 from sinks.counter_store import SINK, CounterStore
 from sinks.migrations.apply import apply_migrations, migrations
-from tests.sink_log import PARTITIONS, Lane, running, settings_of, truth
+from tests.sink_log import PARTITIONS, START_MS, Lane, running, settings_of, truth
 from tests.waiting import eventually
 
 
@@ -125,6 +127,37 @@ def test_a_death_between_any_two_writes_changes_no_total(
     assert totals(settings) == truth(sent)
     assert ask(settings, "SELECT sum(records) FROM progress FINAL") == [(len(sent),)]
     assert ask(settings, "SELECT count() FROM facts FINAL WHERE idx = 0") == [(len(sent),)]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("fails_at", [4, 5, 6, 7])
+def test_a_death_in_the_middle_of_a_retraction_changes_no_total(
+    settings: Settings, fails_at: int, after: bool
+) -> None:
+    lanes = [Lane(settings, 0), Lane(settings, 1)]
+    for lane in lanes:
+        lane.commit(60, visit_changes=[])
+    sent = [event for lane in lanes for event in lane.sent]
+    gone = sorted({event.pid for event in sent})[:5]
+    decision = Consent("purpose/analytics", "withdrawn", 0, None, START_MS + 10**9)
+    for pid in gone:
+        lanes[0].retract(pid, [decision])
+    # Facts, counters and progress of the events come first; then marks, counters, progress.
+    store = FailingStore(settings, fails_at, after=after)
+    sink = AcceptedToClickHouse(settings, store, threading.Event())
+    with pytest.raises(KeyboardInterrupt):
+        while True:
+            sink.step()
+    sink.close()
+    with running(run_accepted_to_clickhouse, settings):
+        eventually(lambda: is_at_the_end(settings))
+        verdict = verify(settings, wait_s=30)
+    assert verdict.is_verified, verdict.lines()
+    left = [event for event in sent if event.pid not in gone]
+    assert {key: value for key, value in totals(settings).items() if value} == truth(left)
+    assert ask(settings, "SELECT sum(records) FROM progress FINAL") == [(len(sent),)]
+    people = "SELECT uniqExact(pid) FROM facts FINAL WHERE retracted_next_off > 0"
+    assert ask(settings, people) == [(len(gone),)]
 
 
 class AwayStore(CounterStore):

@@ -173,10 +173,12 @@ def test_a_retraction_takes_its_person_back_and_nobody_else(served: Served, rows
         rows.fact("a", "opened", person)
     rows.fact("a", "opened", 3)
     rows.fact("a", "opened", 3)
-    rows.fact("a", "opened", 2, value=-1)
-    rows.fact("a", "opened", 3, value=-1)
+    rows.retract("a", "opened", 2, 1)
+    rows.retract("a", "opened", 3, 3)
     rows.progress()
     assert counters(served.get("/v1/campaigns"), "a") == {"opened": 2, "unique_opened": 2}
+    series = served.get("/v1/campaigns/a/series", "viewer", metric="unique_opened").json()
+    assert [point[1] for point in series["points"]] == [2]
 
 
 def test_series_steps_are_whole_and_empty_ones_left_out(served: Served, rows: Rows) -> None:

@@ -1,11 +1,13 @@
 """Are facts, counters and progress what a recount of the log says?"""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from runtime.settings import Settings
-from schemas.codec import ACCEPTED
-from schemas.events import Accepted, VisitChange
+from schemas.codec import ACCEPTED, RETRACTED
+from schemas.consent import Basis, allows
+from schemas.events import Accepted, Retracted, VisitChange
+from schemas.subjects import Consent
 from schemas.topics import Topics
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse
 from sinks.group_sink import GroupSink
@@ -14,6 +16,9 @@ from tests.model.sink_world import SinkWorld, never_stopped
 
 METRICS = {"Order Completed": "orders", "Email Opened": "opened", "Product Viewed": "product_views"}
 MINUTE_MS = 60_000
+GAP_MS = 30 * MINUTE_MS
+Place = tuple[int, int, int]
+"""(generation, partition, offset)"""
 
 
 class CounterWorld(SinkWorld):
@@ -24,7 +29,10 @@ class CounterWorld(SinkWorld):
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed, MemoryClickHouse)
-        self.kept: dict[tuple[int, int, int], Accepted] = {}  # (generation, partition, offset)
+        self.kept: dict[Place, Accepted] = {}
+        self.retractions = 0
+        self._of_person: defaultdict[bytes, list[tuple[Place, Accepted | Retracted]]]
+        self._of_person = defaultdict(list)
         self.repeats = 0
         # A new generation begins with an empty tripwire.
         self.may_repeat = not self.may_raise
@@ -37,12 +45,15 @@ class CounterWorld(SinkWorld):
         # Sometimes what a lane wrote comes again: of a lane whose own log went back.
         repeats = self.may_repeat and chance.random() < 0.05
         self._at[lane] += 1 if not repeats else -min(2, self._at[lane] - 1)
-        events, index = [], 0
+        events: list[Accepted | Retracted] = []
+        index = 0
         for _ in range(chance.choice((1, 1, 2, 3, 5))):
             index += chance.randint(1, 3)
-            events.append(self._event(lane, self._at[lane], index))
+            is_event = chance.random() < 0.85
+            make = self._event if is_event else self._retracted
+            events.append(make(p, lane, self._at[lane], index))
         how = "commit" if chance.random() > 0.15 else "abort"
-        offsets = self.write(p, [(each.pid, ACCEPTED.encode(each)) for each in events], how)
+        offsets = self.write(p, [(each.pid, _encode(each)) for each in events], how)
         if how == "abort":
             self._at[lane] -= 1
             return
@@ -52,10 +63,36 @@ class CounterWorld(SinkWorld):
                 self.repeats += 1
                 continue
             self._highest[p, lane] = coordinate
-            self.kept[event.generation, p, offset] = event
+            place = (event.generation, p, offset)
+            if isinstance(event, Accepted):
+                self.kept[place] = event
+            self._of_person[event.pid].append((place, event))
 
-    def _event(self, lane: int, seq: int, index: int) -> Accepted:
+    def _retracted(self, p: int, lane: int, seq: int, index: int) -> Retracted:
         chance = self.chance
+        self.said["retraction"] += 1
+        decisions = [
+            Consent(
+                "purpose/analytics",
+                chance.choice(("granted", "withdrawn", "withdrawn")),
+                chance.randrange(4) * GAP_MS,
+                None,
+                chance.randrange(4) * GAP_MS,
+            )
+            for _ in range(chance.randint(1, 3))
+        ]
+        basis: Basis = chance.choice(("consent", "legitimate_interest"))
+        return Retracted(
+            self._pid(p), "analytics", basis, decisions, self.generation, lane, seq, "c", lane, 0,
+            index,
+        )  # fmt: skip
+
+    def _pid(self, p: int) -> bytes:
+        return bytes([p, self.chance.randrange(3)]) * 8
+
+    def _event(self, p: int, lane: int, seq: int, index: int) -> Accepted:
+        chance = self.chance
+        at_ms = chance.randrange(4) * GAP_MS + chance.randrange(3) * MINUTE_MS
         visits = [
             VisitChange(
                 chance.choice("ab"), chance.randrange(3) * MINUTE_MS, chance.choice((-1, 1))
@@ -65,13 +102,13 @@ class CounterWorld(SinkWorld):
         name = chance.choice(list(METRICS))
         return Accepted(
             event_id=chance.randbytes(16),
-            pid=chance.randbytes(16),
+            pid=self._pid(p),
             source="s",
             type="track",
             event=name,
-            occurred_at_ms=chance.randrange(3) * MINUTE_MS,
+            occurred_at_ms=at_ms,
             sent_at_ms=None,
-            received_at_ms=0,
+            received_at_ms=chance.randrange(4) * GAP_MS,
             flags=0,
             body_digest=0,
             clear=b"{}",
@@ -115,12 +152,20 @@ class CounterWorld(SinkWorld):
         if facts != self.kept.keys():
             found.add("facts differ from the log")
         counted = {(*key, kp): row.value for (key, kp), row in server.counters.items() if row.value}
-        if counted != {key: value for key, value in self._recount().items() if value}:
+        recounted = self._recount()
+        live = dict(counted)
+        if self.retractions:
+            # What is taken back counts in the generation in which that was said.
+            live, recounted = _without_generations(live), _without_generations(recounted)
+        if _nonzero(live) != _nonzero(recounted):
             found.add("counters differ from the log")
         totals: Counter[Any] = Counter()
-        for row in server.facts.values():
+        for key, row in server.facts.items():
             if row[10]:
-                totals[row[0], row[10], "", row[8] // MINUTE_MS * 60, row[2], row[3]] += row[11]
+                place = (row[0], row[10], "", row[8] // MINUTE_MS * 60)
+                totals[*place, row[2], row[3]] += row[11]
+                if key in server.retracted:
+                    totals[*place, server.retracted[key][0], row[3]] -= row[11]
         plain = {key: value for key, value in counted.items() if not key[2]}
         if plain != {key: value for key, value in totals.items() if value}:
             found.add("counters differ from facts")
@@ -133,10 +178,23 @@ class CounterWorld(SinkWorld):
     def _recount(self) -> Counter[Any]:
         """(campaign, metric, currency, minute, generation, partition) -> sum, from what was sent."""
         totals: Counter[Any] = Counter()
-        for (generation, p, _), event in self.kept.items():
-            for change in event.visit_changes:
-                at = (change.started_at_ms // 1000, generation, p)
-                totals[change.campaign_id, "visits", "", *at] += change.delta
+        gone: set[Place] = set()
+        for of_person in self._of_person.values():
+            taken = _taken_back(of_person)
+            self.retractions += bool(taken)
+            gone |= taken
+            events = [(at, each) for at, each in of_person if isinstance(each, Accepted)]
+            if taken:
+                _add_visits(totals, [(at, event) for at, event in events if at not in taken])
+                continue
+            for (generation, p, _), event in events:
+                for change in event.visit_changes:
+                    at = (change.started_at_ms // 1000, generation, p)
+                    totals[change.campaign_id, "visits", "", *at] += change.delta
+        for place, event in self.kept.items():
+            generation, p, _ = place
+            if place in gone:
+                continue
             if event.event == "Order Completed" and event.is_repeat_order:
                 continue
             at = (event.occurred_at_ms // 1000, generation, p)
@@ -144,3 +202,50 @@ class CounterWorld(SinkWorld):
             if event.event == "Order Completed" and event.amount_micro:
                 totals[event.campaign_id, "revenue", "EUR", *at] += event.amount_micro
         return totals
+
+
+def _encode(record: Accepted | Retracted) -> bytes:
+    return ACCEPTED.encode(record) if isinstance(record, Accepted) else RETRACTED.encode(record)
+
+
+def _taken_back(records: list[tuple[Place, Accepted | Retracted]]) -> set[Place]:
+    """Which events of one person a later record takes back."""
+    return {
+        place
+        for number, (place, event) in enumerate(records)
+        if isinstance(event, Accepted)
+        and any(
+            isinstance(later, Retracted)
+            and not allows(
+                "consent" if later.basis == "consent" else "legitimate_interest",
+                later.decisions,
+                event.occurred_at_ms,
+                event.received_at_ms,
+            )
+            for _, later in records[number:]
+        )
+    }
+
+
+def _add_visits(totals: Counter[Any], events: list[tuple[Place, Accepted]]) -> None:
+    """The visits of one person by going once through the events in the order of (time, id)."""
+    ended_at_ms = -GAP_MS
+    by_time = sorted(events, key=lambda each: (each[1].occurred_at_ms, each[1].event_id))
+    for (generation, p, _), event in by_time:
+        if event.event == "Email Opened":
+            continue
+        if event.occurred_at_ms - ended_at_ms >= GAP_MS:
+            at = (event.occurred_at_ms // 1000, generation, p)
+            totals[event.campaign_id, "visits", "", *at] += 1
+        ended_at_ms = event.occurred_at_ms
+
+
+def _without_generations(totals: dict[Any, int]) -> Counter[Any]:
+    merged: Counter[Any] = Counter()
+    for key, value in totals.items():
+        merged[*key[:4], key[5]] += value
+    return merged
+
+
+def _nonzero(totals: dict[Any, int]) -> dict[Any, int]:
+    return {key: value for key, value in totals.items() if value}

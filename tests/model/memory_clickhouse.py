@@ -8,7 +8,8 @@ import random
 from collections.abc import Iterable, Sequence
 
 from schemas.errors import StoreUnavailable
-from sinks.rules.counters import Counter, CounterRow, Progress
+from sinks.rules.counters import Counter, CounterRow, Mark, Progress
+from sinks.rules.retract import KnownFact
 from sinks.rules.rows import CounterKey, Fact
 from tests.model.faulty import Connection, Server, Write
 
@@ -24,11 +25,19 @@ class MemoryClickHouse(Server):
 
     def clear(self) -> None:
         self.facts: dict[FactKey, Fact] = {}
+        self.retracted: dict[FactKey, tuple[int, int]] = {}  # (generation, offset)
         self.counters: dict[tuple[CounterKey, int], Counter] = {}
         self.progress: dict[tuple[int, int], Progress] = {}
 
     def put_fact(self, row: Fact) -> None:
-        self.facts[(row[0], row[1], row[3], row[6], row[7], row[2], row[4], row[5])] = row
+        self.facts[_key_of(row)] = row
+
+    def put_mark(self, mark: Mark) -> None:
+        fact, generation, offset = mark
+        self.put_fact(fact)
+        known = self.retracted.get(_key_of(fact))
+        if known is None or offset >= known[1]:
+            self.retracted[_key_of(fact)] = (generation, offset)
 
     def put_counter(self, row: CounterRow) -> None:
         key = (row[0], row[1], row[2], row[3], row[4])
@@ -40,6 +49,10 @@ class MemoryClickHouse(Server):
         known = self.progress.get((row.kp, generation))
         if known is None or row.next_offset >= known.next_offset:
             self.progress[row.kp, generation] = row
+
+
+def _key_of(row: Fact) -> FactKey:
+    return (row[0], row[1], row[3], row[6], row[7], row[2], row[4], row[5])
 
 
 class MemoryCounterStore:
@@ -83,6 +96,32 @@ class MemoryCounterStore:
         return self._connection.ask(
             lambda: {key: row for key, row in self._of(partition).items() if key in keys}
         )
+
+    def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]:
+        server = self._server
+
+        def answer() -> list[tuple[bytes, int, int]]:
+            first: dict[tuple[bytes, int], int] = {}
+            for key, (generation, offset) in server.retracted.items():
+                if key[2] == partition:
+                    who = (server.facts[key][6], generation)
+                    first[who] = min(offset, first.get(who, offset))
+            return [(*who, offset) for who, offset in first.items()]
+
+        return self._connection.ask(answer)
+
+    def facts_of(self, partition: int, people: Sequence[bytes]) -> list[KnownFact]:
+        server = self._server
+        return self._connection.ask(
+            lambda: [
+                KnownFact(row, server.retracted.get(key))
+                for key, row in server.facts.items()
+                if row[3] == partition and row[6] in people
+            ]
+        )
+
+    def insert_marks(self, marks: Sequence[Mark]) -> None:
+        self._insert([lambda row=row: self._server.put_mark(row) for row in marks])  # type: ignore[misc]
 
     def insert_facts(self, facts: Sequence[Fact]) -> None:
         self._insert([lambda row=row: self._server.put_fact(row) for row in facts])  # type: ignore[misc]

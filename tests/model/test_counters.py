@@ -40,6 +40,7 @@ def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:
         "cut",
         "refused",
         "tripwire",
+        "retraction",
     }
     wanted |= {"progress_differs", "store_unavailable"}
     assert wanted <= met.keys(), wanted - met.keys()

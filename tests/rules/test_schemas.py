@@ -29,6 +29,7 @@ CODECS: list[Codec[Any]] = [
     codec.SIGHTINGS,
     codec.CONSENT_CHANGED,
     codec.ERASURE_REQUESTED,
+    codec.RETRACTED,
 ]
 each_codec = pytest.mark.parametrize("each", CODECS, ids=lambda each: each.schema["name"])
 LONGS = st.integers(-(2**63), 2**63 - 1)

@@ -1,0 +1,62 @@
+"""Which records of a batch are written together?
+
+Accepted events may be written in any number at once. Among them come other records, told apart by
+the schema that each names: they speak of events before them, so each is written by itself, when
+everything before it is durable.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from schemas.codec import ACCEPTED, HEADER_BYTES, RETRACTED, Malformed
+from schemas.errors import StoreRefused
+from schemas.events import Accepted, Retracted
+
+Other = Retracted
+"""What may come among accepted events."""
+
+_DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {RETRACTED.header: RETRACTED.decode}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is written together of one partition: events, or one record of another kind."""
+
+    next_offset: int
+    events: list[tuple[int, Accepted]] = field(default_factory=list)
+    other: Other | None = None
+
+
+def split_into_runs(
+    topic: str,
+    partition: int,
+    records: Iterable[tuple[int, bytes | None, bytes | None]],
+    next_offset: int,
+) -> list[Run]:
+    """The runs of `records` (offset, key, value) in their order; the last ends at `next_offset`.
+
+    Raises StoreRefused at the first record that is none of ours.
+    """
+    decode = ACCEPTED.decode
+    runs: list[Run] = []
+    events: list[tuple[int, Accepted]] = []
+    for offset, _, value in records:
+        try:
+            decode_other = _DECODERS.get(value[:HEADER_BYTES]) if value else None
+            if decode_other is None:
+                events.append((offset, decode(value)))
+                continue
+            assert value is not None
+            other = decode_other(value)
+        except Malformed as error:
+            raise StoreRefused(
+                f"{topic}[{partition}]@{offset} is no accepted event ({error}): "
+                "somebody else writes to our topic, or this version is older than the log; "
+                "nothing from here on is counted"
+            ) from error
+        if events:
+            runs.append(Run(offset, events))
+            events = []
+        runs.append(Run(offset + 1, other=other))
+    runs.append(Run(next_offset, events))
+    return runs
