@@ -54,7 +54,7 @@ class Caller:
                 assert isinstance(found, dict)
                 return found
             if status not in _PASSING:
-                raise StoreRefused(f"{method} {_place(path)}: {_said(status, answer)}")
+                raise StoreRefused(f"{method} {_place(path)}: {refusal(status, answer)}")
             if time.monotonic() > until_s or self._wait(_PAUSE_S):
                 raise StoreUnavailable(f"{method} {_place(path)} got no answer ({fault})")
 
@@ -91,7 +91,7 @@ def _place(path: str) -> str:
     return "/".join(path.partition("?")[0].split("/")[:3])
 
 
-def _said(status: int, answer: bytes) -> str:
+def refusal(status: int, answer: bytes) -> str:
     """Why the answer is no: what a problem says, with the places that are not as expected."""
     try:
         problem = json.loads(answer)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from headwater.consent import consent_app
+from headwater.privacy_desk import add_commands
 from headwater.running import chosen_settings, settings_in_force, settings_of_sender
 from schemas.errors import SettingInvalid, StreamError
 
@@ -33,6 +34,7 @@ schemas_app = typer.Typer(
     help="What travels in the topics.",
     epilog="Example: headwater schemas check",
 )
+add_commands(app)
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(consent_app, name="consent")
 
@@ -225,26 +227,6 @@ def verify(
         for line in verdict.lines():
             _say(line)
     if not verdict.is_verified:
-        raise typer.Exit(1)
-
-
-@app.command(epilog="Example: headwater inventory --json")
-def inventory(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
-    """Show every field held of people: class, purpose, legal basis, how long and where it is kept.
-
-    Exit code 1 when nothing says of some field what it holds.
-    """
-    from headwater.inventory import take_inventory, to_json, unclassed
-    from headwater.inventory_screen import show_inventory
-    from headwater.screen import open_console
-
-    settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
-    places = take_inventory(settings)
-    if as_json:
-        _print_json(to_json(places, settings))
-    else:
-        show_inventory(places, settings, open_console())
-    if unclassed(places):
         raise typer.Exit(1)
 
 

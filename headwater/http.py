@@ -25,6 +25,7 @@ from consumers import (
     campaigns_api,
     campaigns_page,
     consents_api,
+    export_api,
     health_api,
     profiles_api,
     rejected_api,
@@ -33,6 +34,7 @@ from consumers import (
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.health_api import Check, Readiness
+from consumers.subject_to_export import Exporter
 from producers import http_to_collected
 from producers.calls_to_collected import Collector
 from runtime.access import Access
@@ -226,6 +228,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     accesses = Accesses(reader)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
+    exporter = Exporter(settings, Vault.from_settings(settings), reader, accesses)
     rejected = rejected_api.RejectedReader(settings)
     consenting = consents_api.Consenting(settings, accesses)
     verification = verification_api.Verification(reader, settings.topic_names)
@@ -241,6 +244,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     parts.lives += [
         (None, reader.close),
         (None, profiles.close),
+        (None, exporter.close),
         (consenting.start, consenting.close),
         (campaigners.live.start, campaigners.live.stop),
     ]
@@ -250,6 +254,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(verification_api.build_router(verification, access))
     app.include_router(profiles_api.build_router(profiles, accesses, settings, access))
     app.include_router(consents_api.build_router(consenting, access))
+    app.include_router(export_api.build_router(exporter, accesses, access))
     app.include_router(rejected_api.build_router(rejected, access))
 
 

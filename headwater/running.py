@@ -6,7 +6,7 @@ Servers that the configuration names are where it says. The others belong to a r
 
 from pathlib import Path
 
-from runtime.settings import Settings, load_settings
+from runtime.settings import Role, Settings, load_settings
 from schemas.errors import SettingInvalid, StoreUnavailable
 
 CONFIG_FILE = Path("headwater.toml")
@@ -67,9 +67,9 @@ def settings_of_sender(settings: Settings) -> Settings:
     return settings_in_force(settings)
 
 
-def settings_of_desk(settings: Settings) -> Settings:
-    """What the consent desk needs: the port and the key of a running Headwater. As for senders."""
+def settings_of_desk(settings: Settings, role: Role = "consent_desk") -> Settings:
+    """What a desk needs: the port and the key of a running Headwater. As for senders."""
     file = settings_file_of(settings)
     if file.exists():
         return load_settings(file, {})
-    return settings if settings.http.keys.get("consent_desk") else settings_in_force(settings)
+    return settings if settings.http.keys.get(role) else settings_in_force(settings)

@@ -1,0 +1,76 @@
+"""Which facts are a person's, and what do they add to which counts?"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from consumers.clickhouse_reader import ClickHouseReader
+from consumers.rules.export_view import Item
+from consumers.rules.rates import decimal_text
+from consumers.rules.times import rfc3339
+
+PAGE = 1000
+"""Facts in memory at a time."""
+
+_COUNTERS = """
+SELECT campaign_id, metric, currency, sum(value), sum(toInt128(amount_micro)), count()
+FROM facts FINAL WHERE pid = unhex({pid:String})
+GROUP BY campaign_id, metric, currency ORDER BY campaign_id, metric, currency
+"""
+_FACTS = """
+SELECT generation, kp, off, idx, campaign_id, metric, value, amount_micro, currency,
+    toUnixTimestamp64Milli(occurred_at), toUnixTimestamp64Milli(received_at), hex(event_id),
+    is_visitor, source, src_topic, src_partition, src_offset
+FROM facts FINAL
+WHERE pid = unhex({pid:String})
+    AND (toInt64(generation), kp, off, idx)
+        > ({generation:Int64}, {kp:UInt32}, {off:UInt64}, {idx:UInt16})
+ORDER BY generation, kp, off, idx LIMIT {page:UInt32}
+"""
+
+
+async def counters_of(reader: ClickHouseReader, pid: bytes) -> AsyncIterator[Item]:
+    """What the person's facts add to each count. Raises StoreUnavailable."""
+    for row in await reader.rows(_COUNTERS, {"pid": pid.hex()}):
+        campaign_id, metric, currency, value, micro, facts = row
+        yield {
+            "campaign_id": campaign_id,
+            "metric": metric or "(none)",
+            "value": int(value),
+            "currency": currency,
+            "amount": decimal_text(int(micro)) if currency else None,
+            "facts": int(facts),
+        }
+
+
+async def facts_of(reader: ClickHouseReader, pid: bytes) -> AsyncIterator[Item]:
+    """The person's facts in the order of the log. Raises StoreUnavailable."""
+    after: Sequence[int] = (-1, 0, 0, 0)
+    while True:
+        place = dict(zip(("generation", "kp", "off", "idx"), after, strict=True))
+        rows = await reader.rows(_FACTS, {"pid": pid.hex(), "page": PAGE, **place})
+        for row in rows:
+            yield _view(row)
+        if len(rows) < PAGE:
+            return
+        after = [int(value) for value in rows[-1][:4]]
+
+
+def _view(row: Sequence[Any]) -> Item:
+    (
+        generation, kp, off, idx, campaign_id, metric, value, micro, currency, occurred_at_ms,
+        received_at_ms, event_id, is_visitor, source, src_topic, src_partition, src_offset,
+    ) = row  # fmt: skip
+    return {
+        "campaign_id": campaign_id,
+        "metric": metric or "(none)",
+        "value": int(value),
+        "amount": decimal_text(int(micro)) if currency else None,
+        "currency": currency,
+        "occurred_at": rfc3339(int(occurred_at_ms)),
+        "received_at": rfc3339(int(received_at_ms)),
+        "event_id": str(event_id).lower(),
+        "makes_a_visitor": bool(is_visitor),
+        "source": source,
+        "source_record": f"{src_topic}[{src_partition}]@{src_offset}",
+        "where": f"table facts, of generation {generation}, [{kp}]@{off}.{idx}",
+    }

@@ -1,0 +1,75 @@
+"""What can a privacy officer ask for on the command line?
+
+What is held of people, and everything that is held on one of them.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from headwater.running import chosen_settings, settings_in_force, settings_of_desk
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help="Configuration file; headwater.toml of this directory if there is one."),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where embedded servers, made keys and logs live.", show_default=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+
+desk = typer.Typer()
+
+
+def add_commands(app: typer.Typer) -> None:
+    """`app` has the commands of this module beside its own."""
+    app.add_typer(desk)
+
+
+@desk.command(epilog="Example: headwater export user:42 --format html --output user-42.html")
+def export(
+    subject: Annotated[
+        str, typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS", show_default=False)
+    ],
+    form: Annotated[
+        str, typer.Option("--format", help="json for programs, html for the person.")
+    ] = "json",
+    output: Annotated[
+        Path | None, typer.Option(help="File; by default standard output.", show_default=False)
+    ] = None,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write down everything that is held on one person: values, sources, uses, and until when."""
+    from headwater.export import export_subject
+
+    settings = settings_of_desk(chosen_settings(config, data_dir=data_dir), "privacy_officer")
+    size = export_subject(settings, subject, form, output)
+    if output is not None:
+        line = f"{size:,} bytes in {output}"
+        Console(soft_wrap=True, highlight=False).print(escape(line))
+
+
+@desk.command(epilog="Example: headwater inventory --json")
+def inventory(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
+    """Show every field held of people: class, purpose, legal basis, how long and where it is kept.
+
+    Exit code 1 when nothing says of some field what it holds.
+    """
+    from headwater.inventory import take_inventory, to_json, unclassed
+    from headwater.inventory_screen import show_inventory
+    from headwater.screen import open_console
+
+    settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
+    places = take_inventory(settings)
+    if as_json:
+        typer.echo(json.dumps(to_json(places, settings), indent=2))
+    else:
+        show_inventory(places, settings, open_console())
+    if unclassed(places):
+        raise typer.Exit(1)
