@@ -21,7 +21,8 @@ from consumers.rules.consent_views import Json, consent_of, union, view_consents
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
 from runtime.clock import ClockMs, now_ms
-from runtime.consent_desk import ConsentDesk, Wanted
+from runtime.consent_desk import ConsentDesk, Outcome, Wanted
+from runtime.consent_links import Links
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
 from runtime.known_vault import KnownVault
@@ -29,14 +30,24 @@ from runtime.problems import Fault, Problem
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import AsyncVault
-from schemas.decisions import Decision, content_of
+from schemas.decisions import PENDING, Decision, Known, content_of
+from schemas.subjects import Consent
 
 _MOST_READERS = 4
 NOBODY = bytes(16)
+"""Stands for somebody who was erased, where anybody else has a pid."""
+
+
+class Confirmation(BaseModel):
+    """The link by which a person confirms; it works once."""
+
+    url: str
+    expires_at: str
 
 
 class InForce(BaseModel):
-    """What is on record now. `changed` is false when it was already."""
+    """What is on record now. `changed` is false when it was already; `confirm` comes with a
+    subscription that is pending."""
 
     record_id: str
     status: str
@@ -44,6 +55,7 @@ class InForce(BaseModel):
     valid_to: str | None
     recorded_at: str
     changed: bool
+    confirm: Confirmation | None = None
 
 
 class State(BaseModel):
@@ -97,6 +109,7 @@ class Consenting:
         self.clock = clock
         self.vault = AsyncVault.from_settings(settings)
         self.overlay = ConsentOverlay(settings)
+        self.links = Links.from_settings(settings)
         self.bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
         self._known_vault = KnownVault(settings, self.vault)
         self._deliveries = Deliveries(settings.kafka.bootstrap_servers)
@@ -117,25 +130,32 @@ class Consenting:
 
     async def record(self, recording: Recording) -> Json:
         """The decision is in force; what is told of it. Raises StoreUnavailable, StoreRefused."""
-        await self._known_vault.require()
         at_ms = self.clock()
         decision = recording.decision
-        (person,) = await self.vault.resolve([(recording.id_type, recording.external_id)])
-        if not isinstance(person, Person):
+        pid = await self.pid_of(recording.id_type, recording.external_id)
+        if pid == NOBODY:
             begins = decision.valid_from_ms if decision.valid_from_ms is not None else at_ms
             until = decision.valid_to_ms
-            record_id = content_of(NOBODY, decision)
-            return _told(record_id, decision.status, begins, until, at_ms, changed=True)
-        (outcome,) = await self.desk.decide([Wanted(person.pid, decision, "said", at_ms)])
-        now = outcome.known.consent
-        return _told(
-            outcome.known.record_id,
-            now.status,
-            now.valid_from_ms,
-            now.valid_to_ms,
-            now.recorded_at_ms,
-            changed=outcome.is_new,
-        )
+            known = Known(
+                Consent(decision.subject_of, decision.status, begins, until, at_ms),
+                content_of(NOBODY, decision),
+                b"",
+            )
+            outcome = Outcome(known, is_new=True)
+        else:
+            (outcome,) = await self.desk.decide([Wanted(pid, decision, "said", at_ms)])
+        told = _told(outcome)
+        if outcome.known.consent.status == PENDING:
+            made = self.links.confirm(pid, decision.subject_of, outcome.known.record_id, at_ms)
+            told["confirm"] = {"url": made.url, "expires_at": rfc3339(made.expires_at_ms)}
+        return told
+
+    async def pid_of(self, id_type: IdType, external_id: str) -> bytes:
+        """The person's pid, made where it is new; NOBODY of who was erased. Raises
+        StoreUnavailable, StoreRefused."""
+        await self._known_vault.require()
+        (person,) = await self.vault.resolve([(id_type, external_id)])
+        return person.pid if isinstance(person, Person) else NOBODY
 
     async def show(
         self, subject: str, id_type: IdType, external_id: str, roles: Roles
@@ -155,35 +175,41 @@ class Consenting:
         return view_consents(subject, history, decided, self.bases, self.clock())
 
 
-def _told(
-    record_id: bytes, status: str, begins: int, until: int | None, at_ms: int, *, changed: bool
-) -> Json:
+def _told(outcome: Outcome) -> Json:
+    now = outcome.known.consent
     return {
-        "record_id": record_id.hex(),
-        "status": status,
-        "valid_from": rfc3339(begins),
-        "valid_to": None if until is None else rfc3339(until),
-        "recorded_at": rfc3339(at_ms),
-        "changed": changed,
+        "record_id": outcome.known.record_id.hex(),
+        "status": now.status,
+        "valid_from": rfc3339(now.valid_from_ms),
+        "valid_to": None if now.valid_to_ms is None else rfc3339(now.valid_to_ms),
+        "recorded_at": rfc3339(now.recorded_at_ms),
+        "changed": outcome.is_new,
     }
 
 
 def read_recording(body: ConsentBody, purposes: frozenset[str]) -> Recording:
     """What `body` asks to be recorded. Raises Problem with the path that does not fit."""
-    split = split_subject(body.subject)
-    if split is None:
-        raise _misfit(Misfit("$.subject", EXPECTED_SUBJECT))
+    id_type, external_id = subject_of_body(body.subject)
     decision = read_decision(body, purposes)
     if isinstance(decision, Misfit):
-        raise _misfit(decision)
-    return Recording(*split, decision)
+        raise misfit(decision)
+    return Recording(id_type, external_id, decision)
 
 
-def _misfit(misfit: Misfit) -> Problem:
+def subject_of_body(subject: str) -> tuple[IdType, str]:
+    """Type and value of the identifier in `$.subject`. Raises Problem."""
+    split = split_subject(subject)
+    if split is None:
+        raise misfit(Misfit("$.subject", EXPECTED_SUBJECT))
+    return split
+
+
+def misfit(found: Misfit) -> Problem:
+    """The answer to a request in which something does not go together."""
     return Problem(
         400,
-        f"Expected {misfit.expected} at {misfit.path}",
-        errors=[Fault(misfit.path, misfit.expected)],
+        f"Expected {found.expected} at {found.path}",
+        errors=[Fault(found.path, found.expected)],
     )
 
 
@@ -219,7 +245,7 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
         """Every purpose and subscription as of now, and every record with its proof."""
         split = split_subject(subject)
         if split is None:
-            raise _misfit(Misfit("path.subject", EXPECTED_SUBJECT))
+            raise misfit(Misfit("path.subject", EXPECTED_SUBJECT))
         found = await consenting.show(subject, *split, roles)
         if found is None:
             raise Problem(404, UNKNOWN)

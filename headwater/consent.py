@@ -22,7 +22,7 @@ from headwater.running import chosen_settings, settings_of_desk
 from runtime.settings import Settings
 
 _SUBJECT = re.compile(r"(user|anonymous|email):.")
-_BY_SUBJECT = ("show", "set")
+_BY_SUBJECT = ("show", "set", "link")
 
 
 class SubjectFirst(TyperGroup):
@@ -123,6 +123,27 @@ def set_(
         typer.echo(f"In force: {found['status']}, recorded at {found['recorded_at']}.")
     else:
         typer.echo(f"Nothing changed: on record is {found['status']} of {found['recorded_at']}.")
+
+
+@consent_app.command(epilog="Example: headwater consent link user:42 --channel email --topic news")
+def link(
+    subject: Subject,
+    channel: Annotated[
+        str | None, typer.Option(help="To unsubscribe from; without: to the preference page.")
+    ] = None,
+    topic: Annotated[str | None, typer.Option(help="Of that channel; by default all.")] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """A signed link to the person's preference page, or to unsubscribe. For the person alone."""
+    _, caller = desk_of(config, data_dir)
+    body: dict[str, object] = {"subject": subject, "kind": "preferences"}
+    if channel is not None or topic is not None:
+        wanted = {"kind": "unsubscribe", "channel": channel, "topic": topic}
+        body |= {name: value for name, value in wanted.items() if value is not None}
+    found = caller.post("/v1/consents/links", "consent_desk", body)
+    typer.echo(json.dumps(found, indent=2) if as_json else found["url"])
 
 
 def print_consents(found: Mapping[str, Any], console: Console) -> None:

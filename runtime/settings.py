@@ -113,6 +113,13 @@ class Purpose(Section):
 class Consent(Section):
     """`[consent]`: how decisions come in."""
 
+    public_url: str = Field(
+        "", description="https://... of the one port, for links in messages; empty: its address"
+    )
+    unsubscribe_link_days: int = Field(365, ge=30, le=3650, description="how long a link works")
+    preferences_link_days: int = Field(30, ge=1, le=3650, description="how long a link works")
+    confirm_hours: int = Field(24, ge=1, le=168, description="to confirm a pending subscription")
+
     categories: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="purposes that a category of an SDK stands for; each purpose is one by itself",

@@ -248,6 +248,12 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
         found = batch.found[0]
         return found if isinstance(found, Person) else None
 
+    async def has_person(self, pid: bytes) -> bool:
+        """True unless the person was erased, or never was."""
+        run: Callable[..., Awaitable[Any]] = self._client.exists
+        with faults():
+            return bool(await run(f"{self._prefix}key:{pid.hex()}"))
+
     async def close(self) -> None:
         """As in Vault."""
         await self._client.aclose()

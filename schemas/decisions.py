@@ -21,6 +21,8 @@ from schemas.subjects import Consent
 RECORD_ID_BYTES = 16
 PURPOSE_STATUSES = ("granted", "denied", "withdrawn")
 TOPIC_STATUSES = ("subscribed", "unsubscribed")
+PENDING = "pending"
+"""Somebody asked to subscribe, and has not confirmed yet that it is them: no yes."""
 ALL_TOPICS = "all"
 """The topic that stands for every one of its channel."""
 
@@ -30,7 +32,6 @@ names, in a list; `stated` by a shop's call made for that, at the time that the 
 `stamped` on a call made for something else, which tells what a browser remembers."""
 
 _YES = frozenset({"granted", "subscribed"})
-_PENDING = "pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def news_of(
     content = content_of(pid, decision)
     if newest is not None and newest.content == content:
         return None
-    if decision.status == _PENDING and _says_yes(newest, now_ms):
+    if decision.status == PENDING and _says_yes(newest, now_ms):
         return None  # whoever asks to subscribe an address again must not silence it
     valid_from_ms = decision.valid_from_ms
     if way != "said" and valid_from_ms is not None:

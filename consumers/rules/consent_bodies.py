@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from schemas.decisions import PURPOSE_STATUSES, TOPIC_STATUSES, Decision, Proof
+from schemas.decisions import PENDING, PURPOSE_STATUSES, TOPIC_STATUSES, Decision, Proof
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -63,7 +63,7 @@ class ConsentBody(BaseModel):
     purpose: Name | None = None
     channel: Name | None = None
     topic: Name | None = Field(None, description="Or 'all'")
-    status: Literal["granted", "denied", "withdrawn", "subscribed", "unsubscribed"]
+    status: Literal["granted", "denied", "withdrawn", "subscribed", "unsubscribed", "pending"]
     valid_from: AwareDatetime | None = Field(None, description="When recorded, if left out")
     valid_to: AwareDatetime | None = Field(None, description="Without end, if left out")
     source: Line = "api"
@@ -94,8 +94,9 @@ def read_decision(body: ConsentBody, purposes: Collection[str]) -> Decision | Mi
             return Misfit("$.channel", "the name of a channel, such as email, beside a topic")
         if body.topic is None:
             return Misfit("$.topic", "the name of a topic beside a channel, or all")
-        if body.status not in TOPIC_STATUSES:
-            return Misfit("$.status", f"for a channel and topic one of {', '.join(TOPIC_STATUSES)}")
+        words = (*TOPIC_STATUSES, PENDING)
+        if body.status not in words:
+            return Misfit("$.status", f"for a channel and topic one of {', '.join(words)}")
     begins, ends = _ms(body.valid_from), _ms(body.valid_to)
     if begins is not None and begins < 0:
         return Misfit("$.valid_from", "a time after 1970")

@@ -311,7 +311,7 @@ def test_503_while_kafka_is_away_and_nothing_is_in_force(
         (
             {"purpose": None, "channel": "email", "topic": "news"},
             "$.status",
-            "for a channel and topic one of subscribed, unsubscribed",
+            "for a channel and topic one of subscribed, unsubscribed, pending",
         ),
         ({"purpose": None, "channel": "email", "topic": "jana@example.com"}, "$.topic", "pattern"),
         ({"valid_from": "yesterday"}, "$.valid_from", "datetime"),

@@ -1,0 +1,167 @@
+"""What happens when a person follows a link from a mail?
+
+Opening a page changes nothing: mail programs and scanners open links by themselves. Sending its
+form does, and so does the one click that a mail program offers (RFC 8058). The link's own signature
+says who asks; there is no login and no cookie, hence nothing that another site could abuse.
+Somebody who was erased is answered like anybody, and nothing is kept.
+"""
+
+import hashlib
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Request, Response
+
+from consumers.consents_api import Consenting
+from consumers.rules import consent_pages as pages
+from consumers.rules.consent_pages import Choice
+from runtime.consent_desk import Wanted
+from runtime.consent_links import PATH, Kind, Link
+from schemas.consent import allowed_now, decisions_on
+from schemas.decisions import ALL_TOPICS, Decision, Proof, consents_on_topic, newest_of
+
+MOST_BYTES = 16_384
+_ONE_CLICK = ("List-Unsubscribe", "One-Click")
+_OVER = 410
+
+
+class Pages:
+    """Shows what a link is for, and does it."""
+
+    def __init__(self, consenting: Consenting) -> None:
+        self._consenting = consenting
+
+    def link(self, kind: Kind, token: str) -> Link | None:
+        """The link if it is ours and has not expired."""
+        link = self._consenting.links.read(kind, token)
+        if link is None or link.expires_at_ms <= self._consenting.clock():
+            return None
+        return link
+
+    async def unsubscribe(self, link: Link, form: dict[str, str]) -> None:
+        """The subscription has ended."""
+        is_one_click = form.get(_ONE_CLICK[0]) == _ONE_CLICK[1]
+        proof = Proof("one_click" if is_one_click else "unsubscribe_page")
+        await self._decide(
+            link.pid, [Decision(link.matter, "unsubscribed", "unsubscribe-link", proof)]
+        )
+
+    async def choices(self, pid: bytes) -> list[Choice]:
+        """Every purpose and every subscription of the person, with what holds now."""
+        now_ms = self._consenting.clock()
+        decided = await self._consenting.overlay.consents_of(pid)
+        found = [
+            Choice(about, allowed_now(basis, decisions_on(about, decided), now_ms))
+            for name, basis in sorted(self._consenting.bases.items())
+            for about in [f"purpose/{name}"]
+        ]
+        for matter in sorted({each.subject_of for each in decided}):
+            channel, _, topic = matter.partition("/")
+            if channel != "purpose" and topic != ALL_TOPICS:
+                on_it = consents_on_topic(channel, topic, decided)
+                found.append(Choice(matter, allowed_now("consent", on_it, now_ms)))
+        return found
+
+    async def choose(self, link: Link, form: dict[str, str]) -> None:
+        """What the person chose is in force."""
+        await self._decide(link.pid, pages.chosen(form, await self.choices(link.pid)))
+
+    async def can_confirm(self, link: Link) -> bool:
+        """True while the pending subscription is the newest word on its matter: so a link works
+        once, and not after the person has decided otherwise."""
+        (matters,) = await self._consenting.overlay.read([link.pid])
+        newest = newest_of(matters.get(link.matter, ()))
+        return (
+            newest is not None
+            and newest.record_id == link.record_id
+            and newest.consent.status == "pending"
+        )
+
+    async def confirm(self, link: Link) -> None:
+        """The subscription is in force."""
+        text = pages.confirmation_text(link.matter)
+        text_hash = hashlib.sha256(text.encode()).digest()
+        proof = Proof("double_opt_in", pages.VERSION, text_hash, pages.LANGUAGE)
+        await self._decide(link.pid, [Decision(link.matter, "subscribed", "confirm-link", proof)])
+
+    async def _decide(self, pid: bytes, decisions: list[Decision]) -> None:
+        if decisions and await self._consenting.vault.has_person(pid):
+            at_ms = self._consenting.clock()
+            await self._consenting.desk.decide(
+                [Wanted(pid, decision, "said", at_ms) for decision in decisions]
+            )
+
+
+def build_router(shown: Pages) -> APIRouter:
+    """Three pages under /consent, each with its form."""
+    router = APIRouter(tags=["Consent pages"])
+    options: dict[str, Any] = {"response_class": Response, "responses": {_OVER: {}}}
+
+    @router.get(f"{PATH}/unsubscribe/{{token}}", summary="Ask before unsubscribing", **options)
+    async def ask_unsubscribe(token: str) -> Response:
+        """A page with a button; changes nothing."""
+        link = shown.link("unsubscribe", token)
+        return _over() if link is None else _html(pages.ask_to_unsubscribe(link.matter))
+
+    @router.post(f"{PATH}/unsubscribe/{{token}}", summary="Unsubscribe", **options)
+    async def unsubscribe(token: str, request: Request) -> Response:
+        """200 once it is in force; one click of a mail program is enough (RFC 8058)."""
+        link = shown.link("unsubscribe", token)
+        if link is None:
+            return _over()
+        await shown.unsubscribe(link, await _form(request))
+        return _html(pages.is_unsubscribed(link.matter))
+
+    @router.get(f"{PATH}/preferences/{{token}}", summary="A person's own choices", **options)
+    async def ask_preferences(token: str) -> Response:
+        """A page with every question and its present answer; changes nothing."""
+        link = shown.link("preferences", token)
+        if link is None:
+            return _over()
+        return _html(pages.preference_page(await shown.choices(link.pid), is_saved=False))
+
+    @router.post(f"{PATH}/preferences/{{token}}", summary="Save a person's choices", **options)
+    async def save_preferences(token: str, request: Request) -> Response:
+        """The same page, once the choices are in force."""
+        link = shown.link("preferences", token)
+        if link is None:
+            return _over()
+        await shown.choose(link, await _form(request))
+        return _html(pages.preference_page(await shown.choices(link.pid), is_saved=True))
+
+    @router.get(f"{PATH}/confirm/{{token}}", summary="Ask before confirming", **options)
+    async def ask_confirm(token: str) -> Response:
+        """A page with a button; changes nothing."""
+        link = shown.link("confirm", token)
+        if link is None or not await shown.can_confirm(link):
+            return _over()
+        return _html(pages.ask_to_confirm(link.matter))
+
+    @router.post(f"{PATH}/confirm/{{token}}", summary="Confirm a subscription", **options)
+    async def confirm(token: str) -> Response:
+        """200 once the subscription is in force; the link is used up then."""
+        link = shown.link("confirm", token)
+        if link is None or not await shown.can_confirm(link):
+            return _over()
+        await shown.confirm(link)
+        return _html(pages.is_confirmed(link.matter))
+
+    return router
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a form; of anything else, or of a body that is too large, none."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            return {}
+    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=1000))
+
+
+def _over() -> Response:
+    return _html(pages.link_is_over(), _OVER)
+
+
+def _html(page: str, status: int = 200) -> Response:
+    return Response(page, status, headers=pages.HEADERS, media_type="text/html; charset=utf-8")

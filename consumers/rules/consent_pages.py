@@ -1,0 +1,190 @@
+"""What does a person read who follows a link from a mail, and which answers can they give?
+
+Plain HTML: no script, nothing from elsewhere, readable by a screen reader, in the dark and at any
+size. What a page asks is counted as the text that its reader agreed to, by version and hash.
+"""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from schemas.decisions import ALL_TOPICS, Decision, Proof
+
+VERSION = "preferences-1"
+LANGUAGE = "en"
+YES, NO = "yes", "no"
+STOP_FIELD = "stop"
+_PURPOSES: Mapping[str, tuple[str, str]] = {
+    "analytics": ("Statistics", "We count visits and purchases to see what works."),
+    "personalisation": ("Personal content", "We use what you viewed and bought to suggest things."),
+    "advertising": ("Messages and advertising", "We use what we know of you to send you offers."),
+    "sale": ("Sale or sharing", "We sell or share what we know of you to or with others."),
+}
+_STYLE = """
+:root { color-scheme: light dark; font: 1.05rem/1.5 system-ui, sans-serif; }
+body { max-width: 38rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; }
+fieldset { border: 1px solid #767676; border-radius: .5rem; margin: 1rem 0; padding: .75rem 1rem; }
+legend { font-weight: 600; padding: 0 .35rem; }
+p { margin: .25rem 0 .75rem; }
+label { display: inline-block; padding: .35rem 1.25rem .35rem 0; }
+input { width: 1.15rem; height: 1.15rem; vertical-align: -0.15rem; }
+button { font: inherit; padding: .6rem 1.1rem; border-radius: .5rem; border: 2px solid #1d4ed8;
+  background: #1d4ed8; color: #fff; margin: .25rem .5rem .25rem 0; cursor: pointer; }
+button.quiet { background: transparent; color: inherit; border-color: #767676; }
+:focus-visible { outline: 3px solid #f59e0b; outline-offset: 2px; }
+[role=status] { border-left: .35rem solid #15803d; padding: .5rem .9rem; }
+"""
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+HEADERS = {
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; "
+    "img-src data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    # The address is what opens the page: it must not travel, nor be kept or found.
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "X-Robots-Tag": "noindex",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One question: the matter ('purpose/sale', 'email/news'), and what holds now."""
+
+    matter: str
+    is_allowed: bool
+
+
+def title_of(matter: str) -> str:
+    """What a matter is called: 'Statistics', 'email: newsletter'."""
+    kind, _, name = matter.partition("/")
+    if kind == "purpose":
+        return _PURPOSES.get(name, (name, ""))[0]
+    return f"{kind}: {'everything' if name == ALL_TOPICS else name}"
+
+
+def _explained(matter: str) -> str:
+    kind, _, name = matter.partition("/")
+    if kind == "purpose":
+        return _PURPOSES.get(name, ("", f"We use what we know of you for: {name}."))[1]
+    return f"We write to you by {kind} about: {name}."
+
+
+def text_of(matters: Sequence[str]) -> str:
+    """What the preference page asks about these, as text: the proof is its hash."""
+    return "\n".join(f"{title_of(matter)}. {_explained(matter)}" for matter in matters)
+
+
+def text_hash(text: str) -> bytes:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def chosen(answers: Mapping[str, str], choices: Sequence[Choice]) -> list[Decision]:
+    """The decisions in a sent form: what differs from what holds, and only what was asked."""
+    proof = Proof(
+        "preference_page",
+        VERSION,
+        text_hash(text_of([choice.matter for choice in choices])),
+        LANGUAGE,
+    )
+    decided = []
+    for choice in choices:
+        answer = NO if answers.get(STOP_FIELD) else answers.get(choice.matter)
+        is_purpose = choice.matter.startswith("purpose/")
+        if answer == YES and not choice.is_allowed:
+            status = "granted" if is_purpose else "subscribed"
+        elif answer == NO and (choice.is_allowed or answers.get(STOP_FIELD)):
+            status = "withdrawn" if is_purpose else "unsubscribed"
+        else:
+            continue
+        decided.append(Decision(choice.matter, status, "preference-page", proof))
+    if answers.get(STOP_FIELD):
+        channels = {"email"} | {choice.matter.partition("/")[0] for choice in choices}
+        decided += (
+            Decision(f"{channel}/{ALL_TOPICS}", "unsubscribed", "preference-page", proof)
+            for channel in sorted(channels - {"purpose"})
+        )
+    return decided
+
+
+def preference_page(choices: Sequence[Choice], *, is_saved: bool) -> str:
+    """Every question with its present answer, one button to save and one to stop everything."""
+    said = '<p role="status">Saved. Your choices are in force now.</p>' if is_saved else ""
+    groups = "".join(
+        f"<fieldset><legend>{escape(title_of(choice.matter))}</legend>"
+        f"<p>{escape(_explained(choice.matter))}</p>"
+        f"{_radio(choice, YES, 'Yes')}{_radio(choice, NO, 'No')}</fieldset>"
+        for choice in choices
+    )
+    return _page(
+        "Your choices",
+        f"{said}<p>You decide what your data may be used for. A no is in force at once.</p>"
+        f'<form method="post">{groups}<button type="submit">Save</button>'
+        f'<button type="submit" class="quiet" name="{STOP_FIELD}" value="all">'
+        "Say no to everything</button></form>",
+    )
+
+
+def _radio(choice: Choice, value: str, label: str) -> str:
+    checked = " checked" if choice.is_allowed == (value == YES) else ""
+    name = escape(choice.matter)
+    return f'<label><input type="radio" name="{name}" value="{value}"{checked}> {label}</label>'
+
+
+def ask_to_unsubscribe(matter: str) -> str:
+    """Changes nothing: mail programs and scanners open links by themselves."""
+    return _page(
+        "Unsubscribe",
+        f"<p>You will get no more messages of this kind: {escape(title_of(matter))}.</p>"
+        '<form method="post"><button type="submit">Unsubscribe</button></form>',
+    )
+
+
+def is_unsubscribed(matter: str) -> str:
+    return _page(
+        "You are unsubscribed",
+        f'<p role="status">No more messages of this kind: {escape(title_of(matter))}.</p>',
+    )
+
+
+def confirmation_text(matter: str) -> str:
+    """What somebody agrees to who confirms a subscription."""
+    return f"I want to get messages of this kind: {title_of(matter)}."
+
+
+def ask_to_confirm(matter: str) -> str:
+    """Changes nothing, for the same reason."""
+    return _page(
+        "Confirm your subscription",
+        f"<p>{escape(confirmation_text(matter))}</p>"
+        '<form method="post"><button type="submit">Confirm</button></form>'
+        "<p>If this was not you, close this page: nothing will be sent.</p>",
+    )
+
+
+def is_confirmed(matter: str) -> str:
+    return _page(
+        "You are subscribed",
+        f'<p role="status">You will get messages of this kind: {escape(title_of(matter))}.</p>',
+    )
+
+
+def link_is_over() -> str:
+    """One page for whatever is wrong with a link: which it is, is nobody's business."""
+    return _page(
+        "This link is not valid any more",
+        "<p>It has expired, was used already, or was not copied whole. The newest message that you "
+        "got from us has a fresh one.</p>",
+    )
+
+
+def _page(title: str, body: str) -> str:
+    return (
+        f'<!doctype html><html lang="{LANGUAGE}"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style></head>'
+        f"<body><main><h1>{title}</h1>{body}</main></body></html>"
+    )
