@@ -12,10 +12,11 @@ import httpx
 import pytest
 
 from consumers.rules.consent_pages import text_hash, text_of
+from headwater.roles import prepare_stores
+from runtime.clickhouse import connect
 from runtime.consent_links import Links, unsubscribe_headers
 from runtime.processes import free_ports
 from runtime.settings import Settings
-from runtime.topics_admin import ensure_topics
 from runtime.vault import Vault
 from tests.browser import browsing
 from tests.integration.serving import Served, serving, settings_of
@@ -26,15 +27,23 @@ DAY_MS = 86_400_000
 
 @pytest.fixture(scope="module")
 def served(
-    kafka: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    kafka: str, redis_url: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("pages")
-    made = settings_of(directory, kafka=kafka, redis_url=redis_url, name=f"pages-{directory.name}")
+    made = settings_of(
+        directory,
+        kafka=kafka,
+        redis_url=redis_url,
+        clickhouse_url=clickhouse_url,
+        name=f"pages-{directory.name}",
+    )
     (port,) = free_ports(1)
     made = made.model_copy(update={"http": made.http.model_copy(update={"port": port})})
-    ensure_topics(made)
+    prepare_stores(made)
     with serving(made, port=port) as found:
         yield found
+    with connect(made, database="default") as client:
+        client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
 @pytest.fixture

@@ -387,7 +387,7 @@ bases = st.sampled_from(["consent", "legitimate_interest"])
 
 @given(st.lists(decision, min_size=1, max_size=8), bases)
 @settings(
-    max_examples=200,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
