@@ -13,13 +13,13 @@ PAGE = 1000
 
 _COUNTERS = """
 SELECT campaign_id, metric, currency, sum(value), sum(toInt128(amount_micro)), count()
-FROM facts FINAL WHERE pid = unhex({pid:String})
+FROM facts FINAL WHERE pid = unhex({pid:String}) AND retracted_next_off = 0
 GROUP BY campaign_id, metric, currency ORDER BY campaign_id, metric, currency
 """
 _FACTS = """
 SELECT generation, kp, off, idx, campaign_id, metric, value, amount_micro, currency,
     toUnixTimestamp64Milli(occurred_at), toUnixTimestamp64Milli(received_at), hex(event_id),
-    is_visitor, source, src_topic, src_partition, src_offset
+    is_visitor, source, src_topic, src_partition, src_offset, retracted_next_off
 FROM facts FINAL
 WHERE pid = unhex({pid:String})
     AND (toInt64(generation), kp, off, idx)
@@ -59,10 +59,12 @@ def _view(row: Sequence[Any]) -> Item:
     (
         generation, kp, off, idx, campaign_id, metric, value, micro, currency, occurred_at_ms,
         received_at_ms, event_id, is_visitor, source, src_topic, src_partition, src_offset,
+        retracted_next_off,
     ) = row  # fmt: skip
     return {
         "campaign_id": campaign_id,
         "metric": metric or "(none)",
+        "counts": not retracted_next_off,
         "value": int(value),
         "amount": decimal_text(int(micro)) if currency else None,
         "currency": currency,

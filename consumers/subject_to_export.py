@@ -40,7 +40,15 @@ from runtime.settings import Settings
 from runtime.topics_admin import retention_ms_of, segment_ms_of
 from runtime.vault import Vault
 from runtime.vault_rows import LAYOUT
-from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED, SUBJECT, Codec, Malformed
+from schemas.codec import (
+    ACCEPTED,
+    COLLECTED,
+    CONSENT_CHANGED,
+    RETRACTED,
+    SUBJECT,
+    Codec,
+    Malformed,
+)
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.events import Accepted, Collected
 from schemas.held import column, fields_of
@@ -110,7 +118,7 @@ class Exporter:
         for table in ("facts", "accesses"):
             fields = [column(name, text) for of, name, text in comments if of == table]
             held.uses[table] = self._use(purposes_of(fields))
-        for codec in (COLLECTED, ACCEPTED, SUBJECT, CONSENT_CHANGED):
+        for codec in (COLLECTED, ACCEPTED, RETRACTED, SUBJECT, CONSENT_CHANGED):
             held.uses[codec.schema["name"]] = self._use(purposes_of(fields_of(codec.schema)))
         vault = chain(*(layout.fields for layout in LAYOUT))
         held.uses["vault"] = self._use(purposes_of(vault))
@@ -232,9 +240,7 @@ class Exporter:
         async for record in self._log(names.accepted, held):
             accepted = _decoded(ACCEPTED, record)
             if accepted is None:
-                yield {"state": "another record about you"} | self._is_held(
-                    record, held, "Accepted"
-                )
+                yield self._retraction(record, held)
                 continue
             # Its source lies in the same partition of the input: the offset alone tells it.
             told.add(accepted.source_offset)
@@ -244,6 +250,11 @@ class Exporter:
                 collected = _decoded(COLLECTED, record)
                 if collected is not None:
                     yield self._event(collected, record, held, Changes())
+
+    def _retraction(self, record: LogRecord, held: Held) -> Item:
+        retracted = _decoded(RETRACTED, record)
+        told = plain(retracted, without=frozenset({"pid"})) if retracted is not None else {}
+        return {"state": "events taken back", **told} | self._is_held(record, held, "Retracted")
 
     def _event(self, event: Collected, record: LogRecord, held: Held, changes: Changes) -> Item:
         traits: list[tuple[str, Any]] = []

@@ -39,7 +39,8 @@ SECTIONS = (
         "facts",
         "Facts behind the counts",
         "One for each of your events, and one for each visit that it changed.",
-        ("campaign_id", "metric", "value", "amount", "currency", "occurred_at", "received_at",
+        ("campaign_id", "metric", "counts", "value", "amount", "currency", "occurred_at",
+         "received_at",
          "event_id", "source_record", "kept", "used_for"),
     ),
     Section(

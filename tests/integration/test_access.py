@@ -32,6 +32,7 @@ NEEDS = {
     "/v1/verification": "viewer",
     "/v1/profiles/user:42": "activation",
     "/v1/consents/user:42": "consent_desk",
+    "/v1/subjects/user:42/export": "privacy_officer",
     "POST /v1/consents": "consent_desk",
     "POST /v1/consents/links": "consent_desk",
     "/v1/events/rejected": "operator",

@@ -18,10 +18,11 @@ from runtime.clickhouse import connect
 from runtime.sealing import Person
 from runtime.settings import Settings
 from runtime.vault import Vault
-from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED
-from schemas.events import Accepted, Collected, SealedTrait
+from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED, RETRACTED
+from schemas.events import Accepted, Collected, Retracted, SealedTrait
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged
+from schemas.subjects import Consent
 from sinks.rules.rows import FACT_COLUMNS, fact_rows
 from tests.integration.serving import MORNING_MS, Served, serving, settings_of
 from tests.integration.test_profiles_api import known, store, subject
@@ -187,6 +188,25 @@ def test_everything_of_the_person_is_told_with_source_use_and_time(desk: Desk) -
     ]  # fmt: skip
     (read,) = told["accesses"]
     assert (read["role"], read["what"]) == ("privacy_officer", "export")
+
+
+def test_what_was_taken_back_is_told_and_counts_no_more(desk: Desk) -> None:
+    accepted = desk.accept(desk.event(1))
+    decision = Consent("purpose/analytics", "withdrawn", 0, None, MORNING_MS)
+    retracted = Retracted(
+        desk.person.pid, "analytics", "legitimate_interest", [decision], 1, accepted.lane, 2,
+        desk.settings.topic_names.consents, accepted.lane, 0, 0,
+    )  # fmt: skip
+    desk.produce(desk.settings.topic_names.accepted, RETRACTED.encode(retracted), desk.person.pid)
+    with connect(desk.settings) as client:
+        client.command(
+            "INSERT INTO facts SELECT * REPLACE (toUInt64(2) AS retracted_next_off) FROM facts"
+        )
+    told = desk.export().json()
+    assert [fact["counts"] for fact in told["facts"]] == [False]
+    assert told["counters"] == []
+    assert [event["state"] for event in told["events"]] == ["accepted", "events taken back"]
+    assert told["events"][1]["decisions"][0]["status"] == "withdrawn"
 
 
 def test_a_rectification_is_told_with_who_when_and_which_event(desk: Desk) -> None:
