@@ -62,7 +62,7 @@ def inventory(as_json: AsJson = False, config: Config = None, data_dir: DataDir 
     Exit code 1 when nothing says of some field what it holds.
     """
     from headwater.inventory import take_inventory, to_json, unclassed
-    from headwater.inventory_screen import show_inventory
+    from headwater.privacy_screen import show_inventory
     from headwater.screen import open_console
 
     settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
@@ -73,3 +73,41 @@ def inventory(as_json: AsJson = False, config: Config = None, data_dir: DataDir 
         show_inventory(places, settings, open_console())
     if unclassed(places):
         raise typer.Exit(1)
+
+
+@desk.command(
+    epilog="Example: headwater incident --from 2026-01-31T12:00:00Z --to 2026-01-31T14:30:00Z "
+    "--source shop-web --field traits.email"
+)
+def incident(
+    from_: Annotated[str, typer.Option("--from", help="RFC 3339, inclusive.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", help="RFC 3339, exclusive.", show_default=False)],
+    field: Annotated[
+        str | None, typer.Option(help="Of the inventory, such as order_id; or traits.NAME.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Events of this source only.")] = None,
+    identify: Annotated[
+        bool, typer.Option("--identify", help="Show identifiers; that is written down.")
+    ] = False,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Tell whom and what an incident touched, and who read it: for the notice within 72 hours."""
+    from headwater.incident import Asked, find_scope, read_window, require_source
+    from headwater.inventory import take_inventory
+    from headwater.privacy_screen import show_scope
+    from headwater.screen import open_console
+    from runtime.clock import now_ms
+
+    window = read_window(from_, to)
+    settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
+    if source is not None:
+        require_source(source, settings)
+    asked = Asked(*window, source or "", field or "")
+    places = take_inventory(settings)
+    scope = find_scope(settings, asked, places, identify=identify, now_ms=now_ms())
+    if as_json:
+        typer.echo(json.dumps(scope.to_json(), indent=2))
+    else:
+        show_scope(scope, open_console())

@@ -1,0 +1,177 @@
+"""Whom and what an incident touched, and who read it, from real facts and accesses."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from headwater.incident import Asked, Scope, find_scope
+from headwater.inventory import take_inventory
+from headwater.roles import prepare_stores
+from producers.rules.call_keys import CallKeys
+from runtime.clickhouse import connect
+from runtime.settings import Settings
+from runtime.vault import Vault, secrets_of
+from schemas.errors import SettingInvalid
+from sinks.rules.rows import FACT_COLUMNS, fact_rows
+from tests.integration.serving import at, settings_of
+from tests.integration.test_profiles_api import known
+from tests.rules.test_rows import EVENT
+
+FROM, TO = "2026-01-31T12:00:00Z", "2026-01-31T13:00:00Z"
+NOW_MS = at("2026-02-01T00:00:00Z")
+
+
+@pytest.fixture(scope="module")
+def settings(
+    tmp_path_factory: pytest.TempPathFactory, kafka: str, redis_url: str, clickhouse_url: str
+) -> Iterator[Settings]:
+    directory = tmp_path_factory.mktemp("incident")
+    made = settings_of(
+        directory,
+        kafka=kafka,
+        redis_url=redis_url,
+        clickhouse_url=clickhouse_url,
+        name=f"incident-{directory.name}",
+    )
+    prepare_stores(made)
+    vault = Vault.from_settings(made)
+    pids = {name: known(vault, "user", name).pid for name in ("ann", "bob", "cyd", "dan")}
+    vault.close()
+    events = [
+        ("ann", "web", "2026-01-31T12:00:00Z"),
+        ("ann", "web", "2026-01-31T12:59:59.999Z"),
+        ("bob", "app", "2026-01-31T12:30:00Z"),
+        ("cyd", "web", "2026-01-31T13:00:00Z"),
+    ]
+    email = f"traits/{CallKeys.of(secrets_of(made)[1]).trait_key_of('email').hex()}"
+    reads = [
+        ("bob", "activation", "profile", ["computed"], "2026-01-31T12:10:00Z"),
+        ("dan", "activation", "profile", ["computed", email], "2026-01-31T12:20:00Z"),
+        ("dan", "privacy_officer", "export", ["events", email], "2026-01-31T12:40:00Z"),
+        ("dan", "activation", "profile", [email], "2026-01-31T11:59:59Z"),
+    ]
+    with connect(made) as client:
+        for number, (name, source, text) in enumerate(events):
+            event = msgspec.structs.replace(
+                EVENT, pid=pids[name], event_id=bytes([number]) * 16, source=source,
+                received_at_ms=at(text),
+            )  # fmt: skip
+            columns = list(zip(*fact_rows(event, 0, number), strict=True))
+            client.insert("facts", columns, column_names=FACT_COLUMNS, column_oriented=True)
+        rows = [
+            [datetime.fromisoformat(text), pids[name], role, kind, fields]
+            for name, role, kind, fields, text in reads
+        ]
+        names = ["read_at", "pid", "role", "kind", "fields"]
+        client.insert("accesses", rows, column_names=names)
+    yield made
+    with connect(made, database="default") as client:
+        client.command(f"DROP DATABASE {made.clickhouse.database}")
+
+
+def scope(
+    settings: Settings, *, source: str = "", field: str = "", identify: bool = False
+) -> Scope:
+    asked = Asked(at(FROM), at(TO), source, field)
+    places = take_inventory(settings)
+    return find_scope(settings, asked, places, identify=identify, now_ms=NOW_MS)
+
+
+def told(found: Scope) -> set[tuple[int, int]]:
+    return {(each.events, each.reads) for each in found.subjects}
+
+
+def test_people_are_those_of_whom_something_came_or_was_read_in_the_time(
+    settings: Settings,
+) -> None:
+    found = scope(settings)
+    assert told(found) == {(2, 0), (1, 1), (0, 2)}
+    assert found.events == 3
+    assert [(r.role, r.kind, r.reads, r.subjects) for r in found.read_by] == [
+        ("activation", "profile", 2, 2),
+        ("privacy_officer", "export", 1, 1),
+    ]
+    assert found.read_by[0].first_at == "2026-01-31T12:10:00Z"
+    assert {each.identifier for each in found.subjects} == {None}
+    assert {each.data_class for each in found.fields} == {"identifier", "trait", "behaviour"}
+
+
+def test_a_source_narrows_people_and_places(settings: Settings) -> None:
+    found = scope(settings, source="web")
+    assert told(found) == {(2, 0)}
+    assert found.read_by == ()
+    assert not [each for each in found.fields if "consents.changed" in each.place]
+    assert [each for each in found.fields if each.place.endswith("events.accepted")]
+
+
+def test_a_trait_narrows_readers_to_those_who_got_it(settings: Settings) -> None:
+    found = scope(settings, field="traits.email")
+    assert told(found) == {(2, 0), (1, 0), (0, 2)}
+    assert [(r.role, r.reads) for r in found.read_by] == [("activation", 1), ("privacy_officer", 1)]
+
+
+def test_a_field_is_found_wherever_it_is_held(settings: Settings) -> None:
+    found = scope(settings, field="order_id")
+    assert {each.field for each in found.fields} >= {"Accepted.clear.properties.order_id"}
+    with pytest.raises(SettingInvalid, match="did you mean order_id"):
+        scope(settings, field="ordr_id")
+
+
+def test_identifiers_are_shown_only_when_asked_for_and_that_is_written_down(
+    settings: Settings,
+) -> None:
+    found = scope(settings, source="app", identify=True)
+    assert [each.identifier for each in found.subjects] == ["user:bob"]
+    with connect(settings) as client:
+        rows = client.query(
+            "SELECT role, fields FROM accesses WHERE kind = 'incident' AND read_at = {at:DateTime64(3)}",
+            {"at": datetime.fromtimestamp(NOW_MS / 1000, UTC)},
+        ).result_rows
+    assert rows == [("command line", ["identifiers"])]
+
+
+def run(settings: Settings, directory: Path, *arguments: str) -> Any:
+    file = directory / "settings.json"
+    file.write_text(settings.model_dump_json())
+    return subprocess.run(
+        [sys.executable, "-m", "headwater", "incident", "--config", str(file), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_answers_people_and_programs(settings: Settings, tmp_path: Path) -> None:
+    ended = run(settings, tmp_path, "--from", FROM, "--to", TO, "--json")
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    assert (answer["subject_count"], answer["events"]) == (3, 3)
+    assert "bob" not in ended.stdout
+    shown = run(settings, tmp_path, "--from", FROM, "--to", TO, "--source", "web").stdout
+    assert "1 people, 2 events" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from", "yesterday", "--to", TO), "--from yesterday: expected a time with its zone"),
+        (("--from", "2026-01-31T12:00:00", "--to", TO), "expected a time with its zone"),
+        (("--from", TO, "--to", FROM), "expected a time after"),
+        (("--from", FROM, "--to", TO, "--source", "wbe"), "expected one of app, default, web"),
+        (("--from", FROM, "--to", TO, "--field", "shoe_size"), "expected a field that"),
+    ],
+)
+def test_what_does_not_fit_is_said(
+    settings: Settings, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    ended = run(settings, tmp_path, *arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
