@@ -67,7 +67,7 @@ def apply_collected(lane: Lane, records: Sequence[Any]) -> None:
                 datum = COLLECTED.write_datum(event)
             tail = _tail(outcome, coordinates, record.offset, lane.index)
             lane.index += 1
-            out = accepted_header + datum + tail
+            out = b"".join((accepted_header, datum, tail))
             try:
                 produce(accepted_topic, out, pid, p)
             except BufferError:
@@ -112,8 +112,10 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
     """
     amount_micro = outcome.amount_micro
     if amount_micro is None and not outcome.visit_changes and not outcome.is_repeat_order:
-        campaign = _text(outcome.campaign_id)
-        return coordinates + write_long(offset) + write_long(index) + campaign + _NOTHING_ELSE
+        campaign = _texts.get(outcome.campaign_id) or _text(outcome.campaign_id)
+        return b"".join(
+            (coordinates, write_long(offset), write_long(index), campaign, _NOTHING_ELSE)
+        )
     return b"".join(
         (
             coordinates,

@@ -46,8 +46,10 @@ RECORDS_A_SLICE = 2_000
 LONGEST_SOURCE = 64  # as settings allow
 BATCHES_WAITING = 4
 BEHIND_BARRIERS = 2
-"""A lane with batches waiting commits so many barriers later: a person who changes often is written
-less often, and what waits is late anyway."""
+LATEST_S = 1.5
+"""A lane commits so many barriers later for each batch that waits, but no more than this: a person
+who changes often is written less often, and what waits is late anyway. Far below the time that a
+transaction may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Lane:
         self.producer: LaneProducer
         self._apply_by_topic = apply_by_topic
         self._is_touched = False
-        self._due_s = self._latest_s = 0.0  # of the barrier, once something is applied
+        self._due_s = 0.0  # when the barrier is due, once something is applied
         self._inbox: asyncio.Queue[Batch | None] = asyncio.Queue(BATCHES_WAITING)
         self._is_closing = False
         self._done = asyncio.Event()
@@ -195,7 +197,6 @@ class Lane:
                 for topic, records, to_offset in self._slices(batch):
                     if not self._is_touched:
                         self._due_s = loop.time() + self.settings.barrier_s
-                        self._latest_s = self._due_s + BEHIND_BARRIERS * self.settings.barrier_s
                     self._apply(topic, records, to_offset)
                     await asyncio.sleep(0)  # other lanes, commits and timers breathe
                     await self._barrier_if_due(loop.time())
@@ -304,7 +305,8 @@ class Lane:
     # -- the barrier
 
     async def _barrier_if_due(self, now_s: float) -> None:
-        if now_s >= (self._due_s if self._inbox.empty() else self._latest_s):
+        later_s = self._inbox.qsize() * BEHIND_BARRIERS * self.settings.barrier_s
+        if now_s >= self._due_s + min(later_s, LATEST_S):
             await self._barrier()
 
     async def _barrier(self) -> None:
@@ -327,8 +329,13 @@ class Lane:
 
     def _write_memory(self) -> None:
         send, p, topic = self.producer.send, self.p, self.settings.topics.subjects
+        produce = self.producer.produce
         for pid, person in self.changed.items():
-            send(topic, write_person(person), pid, p)
+            record = write_person(person)
+            try:
+                produce(topic, record, pid, p)
+            except BufferError:
+                send(topic, record, pid, p)
         self.changed.clear()
         sightings = self.memory.take_fresh(self.seq)
         if sightings is not None:

@@ -84,10 +84,8 @@ def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Out
     if rules.gate.profiles:
         if event.traits:
             fold_traits(person, event)
-        segments = segments_of(person)
-        if segments != person.segments:
-            person.segments = segments
-            person.settled = None
+        if person.settled is None:  # what segments are made of may have changed
+            person.segments = segments_of(person)
     if money is None:
         return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
     return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)

@@ -99,7 +99,7 @@ def write_person(person: Person) -> bytes:
         return SUBJECT.encode(person_to_subject(person))
     settled = person.settled
     if settled is None:
-        settled = person.settled = _write_settled(person_to_subject(person))
+        settled = person.settled = _write_settled(_subject_of(person, [], b""))
     visits = person.visits
     if len(visits) == 1:
         visit = visits[0]
@@ -167,7 +167,10 @@ def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
 
 def person_to_subject(person: Person) -> Subject:
     """The record that says all of `person`; `subject_to_person` gives an equal one back."""
-    campaigns, visits = _pack_visits(person.visits)
+    return _subject_of(person, *_pack_visits(person.visits))
+
+
+def _subject_of(person: Person, visit_campaigns: list[str], visits: bytes) -> Subject:
     return Subject(
         person.pid,
         person.erased_at_ms,
@@ -182,7 +185,7 @@ def person_to_subject(person: Person) -> Subject:
         list(person.traits.values()),
         person.consents,
         b"".join(sorted(person.order_keys)) if person.order_keys else b"",
-        campaigns,
+        visit_campaigns,
         visits,
     )
 
