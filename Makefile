@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TEST_DATA := $(VENV)/.test-data
 TESTS ?= tests
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo up test check fmt faults bench install
@@ -23,8 +24,9 @@ up: $(INSTALLED)
 	@$(BIN)/headwater up $(if $(PORT),--port $(PORT))
 
 # Runs every test that this machine can run; the end of the report says what was left out and why.
+# Two at a time: most of a test's time is waiting for servers to start, stop and recover.
 test: $(INSTALLED) $(TEST_DATA)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
 
 # Writes nothing but caches inside the virtual environment.
 check: $(INSTALLED)

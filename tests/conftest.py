@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import clickhouse_connect
@@ -31,6 +31,7 @@ from tests.mounting import lacks_mount
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 FreshName = Callable[[str], str]
+Say = Callable[[str], None]
 
 _WHAT = {
     "apache": "Apache Kafka",
@@ -39,6 +40,7 @@ _WHAT = {
     "mount": "small disk",
 }
 _left_out: Counter[tuple[str, str]] = Counter()
+_SAID = "said"
 
 
 def _chosen_broker() -> Choice | Literal["cluster"]:
@@ -83,11 +85,41 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in set(out)]
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what was left out to the process that reports, where several share the tests."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["left_out"] = [[*why, count] for why, count in _left_out.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Remember what a worker left out: each looks at all tests, so the counts are the same."""
+    for mark, reason, count in getattr(node, "workeroutput", {}).get("left_out", ()):
+        _left_out[mark, reason] = count
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was left out, one line each."""
+    """Show what tests said, and say what was left out, one line each."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.stats.get(outcome, ()):
+            for name, line in report.user_properties:
+                if name == _SAID:
+                    terminalreporter.write_line(line)
     for (mark, reason), count in sorted(_left_out.items()):
         tests = "test" if count == 1 else "tests"
         terminalreporter.write_line(f"left out: {count} {_WHAT[mark]} {tests} ({reason})")
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Say:
+    """Put a line into the end of the report, whatever becomes of the test: its seed, its figures."""
+
+    def said(line: str) -> None:
+        print(line)
+        request.node.user_properties.append((_SAID, line))
+
+    return said
 
 
 @pytest.fixture

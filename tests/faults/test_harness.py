@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Say
 from tests.faults import kill_faults, ledger, points
 from tests.faults.checker import judge
 from tests.faults.faults import FAULTS
@@ -289,17 +290,14 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 
 @pytest.mark.apache
-def test_nothing_is_lost_or_counted_twice_under_a_few_faults(
-    rig: Rig, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_is_lost_or_counted_twice_under_a_few_faults(rig: Rig, say: Say) -> None:
     """HEADWATER_TEST_SEED repeats a run."""
     seed = int(os.environ.get("HEADWATER_TEST_SEED", random.SystemRandom().randrange(10**6)))
     for number, fault in enumerate(SHORT):
         began = time.monotonic()
         outcome = run_once(rig, fault, seed, f"t{number}")
-        with capsys.disabled():
-            print(
-                f"\n{fault.name}, seed {seed}: {outcome.acknowledged} calls, {outcome.injected} injected, "
-                f"recovery {outcome.recovery_s or -1:.1f} s, took {time.monotonic() - began:.0f} s"
-            )
+        say(
+            f"{fault.name}, seed {seed}: {outcome.acknowledged} calls, {outcome.injected} injected, "
+            f"recovery {outcome.recovery_s or -1:.1f} s, took {time.monotonic() - began:.0f} s"
+        )
         assert outcome.violations == ()

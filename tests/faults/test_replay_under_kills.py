@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cdnow import add_up, cdnow_file, expect_counters, expect_profiles, replay_command
+from tests.conftest import Say
 from tests.up import ROOT, Up, wait_for_what_is_under_way
 
 ROWS = 15_000
@@ -83,7 +84,7 @@ def kill_in_turn(up: Up, running: Replay, victims: Sequence[str]) -> None:
 
 @pytest.mark.apache
 def test_replay_killed_in_the_middle_and_sent_again_is_exact(
-    up: Up, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    up: Up, tmp_path: Path, say: Say
 ) -> None:
     file = tmp_path / "purchases.txt"
     with cdnow_file().open("rb") as whole:
@@ -95,8 +96,7 @@ def test_replay_killed_in_the_middle_and_sent_again_is_exact(
     victims = chance.sample(sorted(up.children()), k=len(up.children()))
     half = len(victims) // 2 + 1
     first, second = [*victims[:half], EVERYTHING], victims[half:]
-    with capsys.disabled():
-        print(f"\nseed {seed}: {', '.join(first)}; again: {', '.join(second)}")
+    say(f"seed {seed}: {', '.join(first)}; again: {', '.join(second)}")
 
     killed = Replay.begin(up, file)
     kill_in_turn(up, killed, first)

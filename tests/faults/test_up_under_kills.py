@@ -22,6 +22,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Say
 from tests.up import Up
 from tests.waiting import eventually
 
@@ -119,7 +120,7 @@ def up(tmp_path: Path) -> Iterator[Up]:
 
 
 def test_counters_equal_what_was_acknowledged_after_every_process_was_killed(
-    up: Up, broker_kind: str, capsys: pytest.CaptureFixture[str]
+    up: Up, broker_kind: str, say: Say
 ) -> None:
     seed = int(os.environ.get("HEADWATER_TEST_SEED", random.SystemRandom().randrange(10**6)))
     blow = signal.SIGKILL if broker_kind == "apache" else signal.SIGTERM
@@ -128,8 +129,7 @@ def test_counters_equal_what_was_acknowledged_after_every_process_was_killed(
     victims = chance.sample(names, len(names))
     victims += [chance.choice(names) for _ in range(KILLS)]
     victims = victims[:KILLS]
-    with capsys.disabled():
-        print(f"\nseed {seed}, {blow.name}: {' '.join(victims)}")
+    say(f"seed {seed}, {blow.name}: {' '.join(victims)}")
     trial_broker_pid = up.children().get("noida-db")
     sender = Sender(up, seed)
     thread = threading.Thread(target=sender.run)
@@ -183,8 +183,7 @@ def test_counters_equal_what_was_acknowledged_after_every_process_was_killed(
     eventually(is_exact, within_s=120, every_s=0.5)
     assert up.verdict()["verified"] is True
     assert up.children().get("noida-db") == trial_broker_pid
-    with capsys.disabled():
-        print(
-            f"{sender.acknowledged} calls acknowledged, {sender.sent_again} requests sent again, "
-            f"{len(victims)} processes ended: equal, live = verified"
-        )
+    say(
+        f"{sender.acknowledged} calls acknowledged, {sender.sent_again} requests sent again, "
+        f"{len(victims)} processes ended: equal, live = verified"
+    )
