@@ -15,6 +15,8 @@ CounterName = Literal[
     "headwater_applied_events_total",
     # Consent decisions that were put on record, by how they came (said, listed, stated, stamped).
     "headwater_consents_recorded_total",
+    # Events withheld, by purpose ('erased' of an erased person) and reason (unknown, refused).
+    "headwater_withheld_events_total",
     # Transactions a lane committed.
     "headwater_lane_commits_total",
     # Rows a sink wrote, by sink and table.
@@ -61,6 +63,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_collected_calls_total": ("source", "outcome"),
     "headwater_applied_events_total": ("outcome",),
     "headwater_consents_recorded_total": ("way",),
+    "headwater_withheld_events_total": ("purpose", "reason"),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),

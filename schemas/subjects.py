@@ -69,10 +69,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 class Withheld(msgspec.Struct, frozen=True, gc=False):
-    """How many events a lane withheld for one purpose since it began."""
+    """How many events a lane withheld for one purpose and reason since it began."""
 
     purpose: str
     count: int
+    reason: str = ""
 
 
 class Cursor(msgspec.Struct, frozen=True, gc=False):

@@ -76,7 +76,7 @@ def apply_collected(lane: Lane, records: Sequence[Any]) -> None:
             duplicates += 1
         elif type(outcome) is Withheld:
             withheld += 1
-            lane.withhold(outcome.purpose)
+            lane.withhold(outcome)
         else:
             assert type(outcome) is Refused
             rejected += 1

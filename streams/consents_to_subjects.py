@@ -1,16 +1,20 @@
 """How do consent decisions reach the person they are about?
 
-Each is kept with its times, in the order they were recorded. The gate does not read them yet: it
-decides by the configured legal bases (see rules/gate.py), and no way in writes this topic.
+Each is kept with its times, in the order they were recorded; the gate decides by them. A refusal
+that comes later than events that it disallows takes them back: what was accepted is told so, in
+the same transaction (`Retracted`).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 from schemas.codec import CONSENT_CHANGED, Malformed
+from schemas.consent import decisions_on
 from schemas.subjects import Consent
 from streams.lane import Lane
-from streams.rules.outcomes import Refused
+from streams.rules.capacity import FULL, MOST_DECISIONS
+from streams.rules.gate import ANALYTICS, may_take_back
+from streams.rules.outcomes import ERASED, Refused
 
 
 def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
@@ -28,7 +32,7 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
             continue
         person = lane.person(change.pid)
         if person.erased_at_ms is not None:
-            lane.withhold("erased")
+            lane.withhold(ERASED)
             continue
         about = (
             f"purpose/{change.purpose}"
@@ -42,8 +46,15 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
             change.valid_to_ms,
             change.recorded_at_ms,
         )
-        if consent not in person.consents:
-            person.consents.append(consent)
-            person.consents.sort(key=lambda each: each.recorded_at_ms)
-            person.settled = None
-            lane.changed[change.pid] = person
+        if consent in person.consents:
+            continue
+        if len(person.consents) >= MOST_DECISIONS:
+            lane.reject(FULL, topic, record.offset, change.source)
+            continue
+        person.consents.append(consent)
+        person.consents.sort(key=lambda each: each.recorded_at_ms)
+        person.settled = person.decided = None
+        lane.changed[change.pid] = person
+        if may_take_back(person, consent, lane.memory.newest_received_at_ms):
+            decisions = decisions_on(ANALYTICS, person.consents)
+            lane.retract(change.pid, decisions, topic, record.offset)

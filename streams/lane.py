@@ -14,36 +14,34 @@ and position travel in one transaction: after any crash the next owner finds all
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from runtime.clock import ClockMs
+from runtime.changes import ChangeReader
 from runtime.crash import crash
 from runtime.lanes import Batch
 from runtime.logs import get_logger
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
-from schemas.codec import CURSOR, REJECTED, SIGHTINGS
+from schemas.codec import CURSOR, SIGHTINGS
 from schemas.errors import StoreRefused
-from schemas.events import Rejected
 from schemas.partitioning import partition_of
 from schemas.subjects import (
     CURSOR_KEY,
-    PID_BYTES,
     SEEN_PREFIX,
     WRITER_KEY,
     Cursor,
     Position,
-    Withheld,
 )
-from schemas.topics import Topics
-from streams.rules.admit import Rules
+from schemas.subjects import Withheld as WithheldCount
+from streams.catch_up import CatchUp
+from streams.lane_settings import LaneSettings as LaneSettings
+from streams.outputs import Outputs
 from streams.rules.deduplicate import Memory
-from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused
-from streams.rules.person import Person, read_person, write_person
+from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
+from streams.rules.person import Person, write_person
+from streams.rules.rebuild import rebuild
 
 RECORDS_A_SLICE = 2_000
-LONGEST_SOURCE = 64  # as settings allow
 BATCHES_WAITING = 4
 BEHIND_BARRIERS = 2
 LATEST_S = 1.5
@@ -52,26 +50,11 @@ who changes often is written less often, and what waits is late anyway. Far belo
 transaction may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaneSettings:
-    """What every lane of a worker shares."""
-
-    bootstrap_servers: str
-    topics: Topics
-    partitions: int
-    generation: int
-    barrier_s: float
-    deduplication_ms: int
-    rules: Rules
-    is_trial: bool
-    clock_ms: ClockMs
-
-
 Apply = Callable[["Lane", Sequence[Any]], None]
 """Applies records of one input topic to a lane; pure but for the lane's memory and outputs."""
 
 
-class Lane:
+class Lane(Outputs):
     """Partition p of every input topic: its people, its event ids, its transaction."""
 
     def __init__(self, p: int, settings: LaneSettings, apply_by_topic: Mapping[str, Apply]) -> None:
@@ -80,7 +63,7 @@ class Lane:
         self.people: dict[bytes, Person] = {}
         self.memory = Memory(settings.deduplication_ms)
         self.changed: dict[bytes, Person] = {}
-        self.withheld: dict[str, int] = {}
+        self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
         self.index = 0  # outputs written in it
         self.next_offsets: dict[str, int] = {}
@@ -89,11 +72,16 @@ class Lane:
         self._apply_by_topic = apply_by_topic
         self._is_touched = False
         self._due_s = 0.0  # when the barrier is due, once something is applied
-        self._inbox: asyncio.Queue[Batch | None] = asyncio.Queue(BATCHES_WAITING)
+        self._inbox: asyncio.Queue[tuple[int, Batch] | None] = asyncio.Queue(BATCHES_WAITING)
         self._is_closing = False
         self._done = asyncio.Event()
         self._is_running = False
         self._thread = ThreadPoolExecutor(1, f"lane-{p}")
+        topics = settings.topics
+        group = f"{topics.prefix}headwater.catch-up"
+        first = (topics.consents, topics.erasures)
+        reader = ChangeReader(settings.bootstrap_servers, first, p, group)
+        self._catch_up = CatchUp(reader, self.next_offsets)
 
     # -- opening, in a thread
 
@@ -128,34 +116,15 @@ class Lane:
         topic = self.settings.topics.subjects
         group = f"{self.settings.topics.prefix}headwater.rebuild"
         compacted = read_compacted(self.settings.bootstrap_servers, topic, self.p, group)
-        self.people, self.memory = {}, Memory(self.settings.deduplication_ms)
-        self.next_offsets, self.committed_offsets, self.withheld = {}, {}, {}
-        seen: list[tuple[int, bytes]] = []
-        for key, value in compacted.newest.items():
-            if len(key) == PID_BYTES:
-                self.people[key] = read_person(value)
-            elif key.startswith(SEEN_PREFIX):
-                seen.append((int.from_bytes(key[len(SEEN_PREFIX) :], "big"), value))
-        for seq, value in sorted(seen):
-            self.memory.restore(seq, SIGHTINGS.decode(value))
-        cursor_value = compacted.newest.get(CURSOR_KEY)
-        writer = compacted.newest.get(WRITER_KEY, b"").decode()
-        if cursor_value is None:
-            self.seq = 1
-            return writer
-        cursor = CURSOR.decode(cursor_value)
-        if cursor.generation > self.settings.generation:
-            raise StoreRefused(
-                f"lane {self.p} stands in generation {cursor.generation}, [kafka] generation says "
-                f"{self.settings.generation}; set it to {cursor.generation}"
-            )
-        self.seq = cursor.seq + 1
-        self.memory.newest_received_at_ms = cursor.newest_received_at_ms
-        self.withheld = {each.purpose: each.count for each in cursor.withheld}
-        if cursor.generation == self.settings.generation:
-            self.next_offsets = {each.topic: each.next_offset for each in cursor.positions}
-            self.committed_offsets = dict(self.next_offsets)
-        return writer or cursor.transactional_id
+        rebuilt = rebuild(
+            compacted.newest, self.p, self.settings.generation, self.settings.deduplication_ms
+        )
+        self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
+        self.withheld = rebuilt.withheld
+        self.next_offsets.clear()
+        self.next_offsets |= rebuilt.next_offsets
+        self.committed_offsets = dict(rebuilt.next_offsets)
+        return rebuilt.writer
 
     def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:
         """Begin `topic` at the cursor, or at the log's start in a first or new generation.
@@ -175,7 +144,7 @@ class Lane:
 
     async def put(self, batch: Batch) -> None:
         """Take a batch; it is applied after those before it."""
-        await self._inbox.put(batch)
+        await self._inbox.put((self._catch_up.number(), batch))
 
     async def run(self) -> None:
         """Apply what comes and commit it within the barrier's time, until closed."""
@@ -192,20 +161,38 @@ class Lane:
         loop = asyncio.get_running_loop()
         while not self._is_closing:
             wait_s = max(0.0, self._due_s - loop.time()) if self._is_touched else None
-            batch = await self._next(wait_s)
-            if batch is not None and not self._is_closing:
-                for topic, records, to_offset in self._slices(batch):
-                    if not self._is_touched:
-                        self._due_s = loop.time() + self.settings.barrier_s
-                    self._apply(topic, records, to_offset)
-                    await asyncio.sleep(0)  # other lanes, commits and timers breathe
-                    await self._barrier_if_due(loop.time())
-                    if self._is_closing:
+            came = await self._next(wait_s)
+            if came is not None and not self._is_closing:
+                number, batch = came
+                if batch.topic == self.settings.topics.collected:
+                    await self._know_before(number)
+                for part in self._slices(batch):
+                    if self._is_closing or not await self._apply_and_breathe(*part):
                         break
             await self._barrier_if_due(loop.time())
         await self._barrier()
 
-    async def _next(self, wait_s: float | None) -> Batch | None:
+    async def _know_before(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        await self._catch_up.before(
+            number,
+            in_thread=lambda work: loop.run_in_executor(self._thread, work),
+            apply=self._apply_and_breathe,
+            on_wait=self._barrier,  # a transaction that stays open is aborted by the broker
+            is_closing=lambda: self._is_closing,
+        )
+
+    async def _apply_and_breathe(self, topic: str, records: Sequence[Any], to_offset: int) -> bool:
+        """Apply, and commit when it is time; False once the lane closes."""
+        loop = asyncio.get_running_loop()
+        if not self._is_touched:
+            self._due_s = loop.time() + self.settings.barrier_s
+        self._apply(topic, records, to_offset)
+        await asyncio.sleep(0)  # other lanes, commits and timers breathe
+        await self._barrier_if_due(loop.time())
+        return not self._is_closing
+
+    async def _next(self, wait_s: float | None) -> tuple[int, Batch] | None:
         """The next batch; None after `wait_s` without one."""
         if not self._inbox.empty():
             # wait_for with nothing left to wait would not even look: the lane went round idly, with
@@ -226,13 +213,21 @@ class Lane:
             await self._done.wait()
         # Frozen out of the collector's sight (batches.open_lanes), a cycle would stay for ever with
         # all people and the producer's threads and connections.
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.producer.close)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._catch_up.close)
+        await loop.run_in_executor(self._thread, self.producer.close)
         del self.producer
         self._thread.shutdown(wait=False)
 
     def _slices(self, batch: Batch) -> list[tuple[str, Sequence[Any], int]]:
         expected = self.next_offsets[batch.topic]
-        if batch.from_offset != expected:
+        records = batch.records
+        if batch.topic != self.settings.topics.collected and batch.from_offset < expected:
+            # Some of it was read before an event was applied.
+            if batch.to_offset <= expected:
+                return []
+            records = [record for record in records if record.offset >= expected]
+        elif batch.from_offset != expected:
             crash(
                 "the chain of offsets is broken",
                 topic=batch.topic,
@@ -240,7 +235,6 @@ class Lane:
                 expected=expected,
                 found=batch.from_offset,
             )
-        records = batch.records
         slices: list[tuple[str, Sequence[Any], int]] = []
         for at in range(0, max(1, len(records)), RECORDS_A_SLICE):
             part = records[at : at + RECORDS_A_SLICE]
@@ -271,36 +265,6 @@ class Lane:
         if pid not in self.people and partition_of(pid, self.settings.partitions) != self.p:
             return WRONG_PARTITION
         return None
-
-    def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
-        """Write down why the record at `offset` was set aside, in this transaction.
-
-        A `source` that cannot be a name of ours stays out: it may be a megabyte.
-        """
-        if source is not None and len(source) > LONGEST_SOURCE:
-            source = None
-        record = Rejected(
-            "streams",
-            topic,
-            self.p,
-            offset,
-            source,
-            None,
-            refused.path,
-            refused.reason,
-            refused.expected,
-            self.settings.clock_ms(),
-            self.settings.generation,
-            self.p,
-            self.seq,
-            self.index,
-        )
-        self.index += 1
-        self.producer.send(self.settings.topics.rejected, REJECTED.encode(record), None, self.p)
-
-    def withhold(self, purpose: str) -> None:
-        """Count an event that must not be used."""
-        self.withheld[purpose] = self.withheld.get(purpose, 0) + 1
 
     # -- the barrier
 
@@ -349,7 +313,7 @@ class Lane:
             self.settings.clock_ms(),
             self.memory.newest_received_at_ms,
             self.producer.transactional_id,
-            [Withheld(*item) for item in sorted(self.withheld.items())],
+            [WithheldCount(at.purpose, n, at.reason) for at, n in self.withheld.items()],
         )
         send(topic, CURSOR.encode(cursor), CURSOR_KEY, p)
 

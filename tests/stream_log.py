@@ -17,8 +17,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from runtime.kafka_reader import log_ends
 from runtime.settings import Kafka, Settings
 from runtime.topics_admin import ensure_topics
-from schemas.codec import ACCEPTED, COLLECTED, CURSOR, REJECTED, SUBJECT
-from schemas.events import Accepted, Collected, Rejected
+from schemas.codec import ACCEPTED, COLLECTED, CURSOR, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
+from schemas.events import Accepted, Collected, Rejected, Retracted
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Cursor, Subject
 from schemas.topics import PARTITIONER, Topics
 from tests.stream_worker import Worker
@@ -164,7 +164,13 @@ class Log:
 
     def accepted(self) -> list[Accepted]:
         """Every committed accepted event."""
-        return [ACCEPTED.decode(value) for _, _, value in self.read(self.topics.accepted)]
+        records = self.read(self.topics.accepted)
+        return [ACCEPTED.decode(value) for _, _, value in records if not _is_retraction(value)]
+
+    def retracted(self) -> list[Retracted]:
+        """Every committed retraction."""
+        records = self.read(self.topics.accepted)
+        return [RETRACTED.decode(value) for _, _, value in records if _is_retraction(value)]
 
     def rejected(self) -> list[Rejected]:
         """Every committed rejection."""
@@ -271,3 +277,7 @@ def assert_exact(log: Log, sent: Iterable[Collected]) -> None:
 
 def _cents(order: Collected) -> int:
     return int(orjson.loads(order.clear)["properties"]["total"].replace(".", ""))
+
+
+def _is_retraction(value: bytes | None) -> bool:
+    return value is not None and value[:HEADER_BYTES] == RETRACTED.header

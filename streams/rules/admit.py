@@ -19,7 +19,7 @@ from streams.rules.capacity import FULL, has_room
 from streams.rules.deduplicate import Memory
 from streams.rules.enrich import campaign_of, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
-from streams.rules.gate import ANALYTICS_WITHHELD, Gate
+from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
 from streams.rules.segment import segments_of
@@ -62,8 +62,11 @@ def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Out
         return seen
     if person.erased_at_ms is not None:
         return ERASED
-    if not rules.gate.counts:
-        return ANALYTICS_WITHHELD
+    gate = rules.gate
+    if person.consents:
+        gate = gate_by_consent(gate, person, event)
+    if not gate.counts:
+        return why_withheld(person)
     if not has_room(person, money):
         return FULL
 
@@ -81,7 +84,7 @@ def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Out
             person, event.occurred_at_ms, event.event_id, campaign_id, rules.visit_gap_ms
         )
     )
-    if rules.gate.profiles:
+    if gate.profiles:
         if event.traits:
             fold_traits(person, event)
         if person.settled is None:  # what segments are made of may have changed

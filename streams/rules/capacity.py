@@ -14,6 +14,8 @@ FULL_BYTES = 1_048_576
 """One more event adds at most its own megabyte: far below the 8 MiB that the topic takes."""
 MOST_VISITS = 50_000
 """A visit's campaign is a 16-bit index."""
+MOST_DECISIONS = 10_000
+"""Half a megabyte. Nobody changes their mind so often: it is a program."""
 MOST_MICRO = (1 << 63) - 1
 """Avro's long."""
 

@@ -1,15 +1,23 @@
 """May this event be used, and for what?
 
-The legal basis of each purpose decides (GDPR Art. 6): `legitimate_interest` is allowed until
-objected, `consent` is not allowed while unknown. Counters need `analytics`; traits and segments
-need `personalisation`.
+The person's decisions say it, by their stamps (schemas/consent.py); where there is none, the legal
+basis of the purpose (GDPR Art. 6): `legitimate_interest` is allowed until objected, `consent` is
+not allowed while unknown. Counters need `analytics`; traits and segments need `personalisation`.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
+from schemas.consent import Basis, allows, decisions_on, is_grant
+from schemas.events import Collected
+from schemas.subjects import Consent
 from streams.rules.outcomes import Withheld
+from streams.rules.person import Decided, Person
 
-ANALYTICS_WITHHELD = Withheld("analytics")
+ANALYTICS: Final = "purpose/analytics"
+PERSONALISATION: Final = "purpose/personalisation"
+ANALYTICS_UNKNOWN = Withheld("analytics", "unknown")
+ANALYTICS_REFUSED = Withheld("analytics", "refused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +27,16 @@ class Gate:
     counts: bool
     profiles: bool
 
+    @property
+    def analytics_basis(self) -> Basis:
+        """The legal basis of `analytics`."""
+        return "legitimate_interest" if self.counts else "consent"
+
+    @property
+    def personalisation_basis(self) -> Basis:
+        """The legal basis of `personalisation`."""
+        return "legitimate_interest" if self.profiles else "consent"
+
 
 def gate_from_bases(bases: dict[str, str]) -> Gate:
     """The gate of `[purposes.*]`; a purpose that is not configured is not allowed."""
@@ -26,3 +44,43 @@ def gate_from_bases(bases: dict[str, str]) -> Gate:
         counts=bases.get("analytics") == "legitimate_interest",
         profiles=bases.get("personalisation") == "legitimate_interest",
     )
+
+
+def gate_by_consent(gate: Gate, person: Person, event: Collected) -> Gate:
+    """What is allowed of `event`, of a person of whom decisions are known."""
+    decided = _decided(person)
+    times = (event.occurred_at_ms, event.received_at_ms)
+    return Gate(
+        allows(gate.analytics_basis, decided.analytics, *times),
+        allows(gate.personalisation_basis, decided.personalisation, *times),
+    )
+
+
+def why_withheld(person: Person) -> Withheld:
+    """Why an event of `person` does not count."""
+    refused = any(not is_grant(each) for each in _decided(person).analytics)
+    return ANALYTICS_REFUSED if refused else ANALYTICS_UNKNOWN
+
+
+def may_take_back(person: Person, decision: Consent, newest_received_at_ms: int) -> bool:
+    """False if `decision`, just recorded, leaves all accepted events of `person` as they are.
+
+    True is a guess: whoever knows the events decides. `newest_received_at_ms` is that of any event
+    of the lane.
+    """
+    if decision.subject_of != ANALYTICS or is_grant(decision) or not person.events:
+        return False
+    if decision.valid_to_ms is not None and decision.valid_to_ms <= person.first_seen_ms:
+        return False
+    begins_before = decision.valid_from_ms <= person.last_seen_ms
+    return begins_before or decision.recorded_at_ms <= newest_received_at_ms
+
+
+def _decided(person: Person) -> Decided:
+    decided = person.decided
+    if decided is None:
+        consents = person.consents
+        decided = person.decided = Decided(
+            decisions_on(ANALYTICS, consents), decisions_on(PERSONALISATION, consents)
+        )
+    return decided

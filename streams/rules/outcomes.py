@@ -24,9 +24,13 @@ class Duplicate:
 
 @dataclass(frozen=True, slots=True)
 class Withheld:
-    """Not allowed for this purpose ('analytics'), or the person is 'erased': leaves a count."""
+    """Not allowed for this purpose ('analytics'), or the person is 'erased': leaves a count.
+
+    `reason`: 'unknown' when nobody decided and the legal basis is consent, 'refused', or 'erased'.
+    """
 
     purpose: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,4 +48,4 @@ WRONG_PARTITION = Refused(
     "$", "wrong_partition", "expected the partition that murmur2_random gives; set the partitioner"
 )
 DUPLICATE = Duplicate()
-ERASED = Withheld("erased")
+ERASED = Withheld("erased", "erased")

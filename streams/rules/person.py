@@ -5,6 +5,7 @@ change quickly. A rule may change the person it was handed, in place, and nothin
 """
 
 import struct
+from typing import NamedTuple
 
 from schemas.codec import SUBJECT
 from schemas.subjects import Consent, Money, Subject, Trait
@@ -32,11 +33,19 @@ class Visit:
         self.campaign_id = campaign_id
 
 
+class Decided(NamedTuple):
+    """A person's decisions by what they are on."""
+
+    analytics: list[Consent]
+    personalisation: list[Consent]
+
+
 class Person:
     """One person's facts while a lane works on them. Amounts in millionths of the currency."""
 
     __slots__ = (
         "consents",
+        "decided",
         "erased_at_ms",
         "events",
         "first_seen_ms",
@@ -67,6 +76,7 @@ class Person:
         self.segments: tuple[str, ...] = ()
         self.traits: dict[bytes, Trait] = {}
         self.consents: list[Consent] = []
+        self.decided: Decided | None = None  # of `consents`; None until needed, and after a change
         self.order_keys: set[bytes] = set()
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
         # The bytes of what most events leave alone (orders to order_keys), or None after a change.

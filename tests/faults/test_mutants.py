@@ -66,8 +66,8 @@ MUTANTS = [
     Mutant(
         "applying while the barrier commits",
         "streams/lane.py",
-        "                    await self._barrier_if_due(loop.time())\n",
-        "                    asyncio.ensure_future(self._barrier_if_due(loop.time()))\n",
+        "        await self._barrier_if_due(loop.time())\n        return not",
+        "        asyncio.ensure_future(self._barrier_if_due(loop.time()))\n        return not",
         "lanes",
         TWICE + LOST,
     ),
@@ -107,8 +107,8 @@ MUTANTS = [
     ),
     Mutant(
         "event ids are forgotten by a rebuild",
-        "streams/lane.py",
-        "self.memory.restore(seq, SIGHTINGS.decode(value))",
+        "streams/rules/rebuild.py",
+        "memory.restore(seq, SIGHTINGS.decode(value))",
         "pass",
         "lanes",
         ("accepted twice",),
@@ -131,8 +131,8 @@ MUTANTS = [
     ),
     Mutant(
         "the position is not that of the cursor",
-        "streams/lane.py",
-        "if cursor.generation == self.settings.generation:",
+        "streams/rules/rebuild.py",
+        "if cursor.generation == generation:",
         "if False:",
         "lanes",
         ("not set aside once", "withheld count is wrong", "stuck"),
@@ -153,6 +153,30 @@ MUTANTS = [
         "if False:",
         "lanes",
         ("erased person came back",),
+    ),
+    Mutant(
+        "events are applied before what is known of decisions",
+        "streams/lane.py",
+        "                if batch.topic == self.settings.topics.collected:\n",
+        "                if False:\n",
+        "lanes",
+        ("used what is not allowed", "lost"),
+    ),
+    Mutant(
+        "a late withdrawal takes nothing back",
+        "streams/consents_to_subjects.py",
+        "        if may_take_back(",
+        "        if False and may_take_back(",
+        "lanes",
+        ("used what is not allowed",),
+    ),
+    Mutant(
+        "the gate asks for the newest decision, not for stamps",
+        "streams/rules/gate.py",
+        "    times = (event.occurred_at_ms, event.received_at_ms)\n",
+        "    times = (event.received_at_ms, event.received_at_ms)\n",
+        "lanes",
+        ("used what is not allowed", "lost"),
     ),
     # -- counters
     Mutant(

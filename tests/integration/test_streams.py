@@ -361,6 +361,38 @@ def test_consents_are_kept_in_the_order_of_their_recording(world: World, lane: i
     ]
 
 
+def test_withdrawal_on_the_log_is_known_to_every_event_sent_after_it(
+    world: World, lane: int
+) -> None:
+    """However many decisions of others lie before it, and however soon the events come."""
+    log, pid, other = world.log, pid_in(lane), pid_in(lane)
+    topic, before = log.topics.consents, log.withheld()["analytics"]
+    for number in range(300):
+        log.send_raw(topic, _consent(other, "granted", START_MS - number), other, lane)
+    log.send_raw(topic, _consent(pid, "withdrawn", START_MS), pid, lane)
+    events = [make_event(pid=each) for each in (pid, other) for _ in range(50)]
+    log.send(events)
+    world.settle()
+    counts = accepted_ids(log)
+    assert [counts[event.event_id] for event in events] == [0] * 50 + [1] * 50
+    assert log.withheld()["analytics"] == before + 50
+    assert not [each for each in log.retracted() if each.pid == pid]
+
+
+def test_late_withdrawal_is_told_to_those_who_counted(world: World, lane: int) -> None:
+    log, pid = world.log, pid_in(lane)
+    log.send([make_event(pid=pid)])
+    log.send_raw(log.topics.consents, _consent(pid, "granted", START_MS - 9), pid, lane)
+    world.settle()
+    place = log.send_raw(log.topics.consents, _consent(pid, "withdrawn", START_MS - 5), pid, lane)
+    log.send_raw(log.topics.consents, _consent(pid, "withdrawn", START_MS + 10**12), pid, lane)
+    world.settle()
+    [told] = [each for each in log.retracted() if each.pid == pid]
+    assert [each.status for each in told.decisions] == ["granted", "withdrawn"]
+    assert (told.basis, told.lane) == ("legitimate_interest", lane)
+    assert (told.source_topic, told.source_partition, told.source_offset) == place
+
+
 @pytest.mark.parametrize("kind", ["consents", "erasures"])
 def test_bad_consents_and_erasures_are_set_aside(world: World, lane: int, kind: str) -> None:
     log, pid, other = world.log, pid_in(lane), pid_in(1 - lane)

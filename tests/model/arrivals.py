@@ -26,7 +26,7 @@ from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
 WINDOW_MS = 1_000_000
 KINDS = {"new": 10.0, "again": 4.0, "reused": 0.7, "bad": 0.7, "misplaced": 0.7, "gap": 1.0,
-         "aborted": 0.7, "consent": 1.0, "erasure": 0.5}  # fmt: skip
+         "aborted": 0.7, "consent": 2.0, "erasure": 0.5}  # fmt: skip
 Call = TypeVar("Call", Collected, Accepted)
 Place = tuple[str, int, int]
 """(topic, partition, offset)"""
@@ -60,6 +60,7 @@ class Arrivals:
         self.ever_sent: set[bytes] = set()
         self.bad: Counter[Place] = Counter()
         self.consents: list[tuple[Place, ConsentChanged]] = []
+        self.decided: set[bytes] = set()  # something on analytics
         self.erased: set[bytes] = set()
         self.was_cut = False
         self._number = 0
@@ -168,11 +169,20 @@ class Arrivals:
         self._kafka.write("other", epoch, at, (call.pid, COLLECTED.encode(call)))
         self._kafka.fence("other")
 
-    def _consent(self, p: int, _now_ms: int) -> None:
+    def _consent(self, p: int, now_ms: int) -> None:
+        """A decision, recorded now; a withdrawal may have been under way for long."""
+        chance = self._chance
+        purpose = chance.choice(("sale", "analytics", "analytics", "analytics"))
+        is_grant = chance.random() < 0.4
+        recorded_at_ms = now_ms if is_grant else now_ms - chance.choice((0, 1, 20_000, 100_000))
+        begins_ms = START_MS + chance.randrange(-1, 5) * GAP_MS // 2
         change = ConsentChanged(
-            self._number.to_bytes(16, "big"), self._chance.choice(self.pids[p]), "sale", None,
-            None, "consent", "granted", START_MS, None, START_MS + self._number, "form",
+            self._number.to_bytes(16, "big"), chance.choice(self.pids[p]), purpose, None, None,
+            "consent", "granted" if is_grant else "withdrawn", begins_ms + self._number, None,
+            recorded_at_ms, "form",
         )  # fmt: skip
+        if purpose == "analytics":
+            self.decided.add(change.pid)
         place = self._put(TOPICS.consents, p, change.pid, CONSENT_CHANGED.encode(change))
         self.consents.append((place, change))
 

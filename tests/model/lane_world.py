@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from runtime.lanes import Batch
+from schemas.consent import Basis
 from schemas.errors import StoreRefused, StreamError
 from streams.app import arrows
 from streams.lane import Lane, LaneSettings
@@ -67,6 +68,8 @@ class LaneWorld:
         self._acting: Process | None = None
         self._rested_until_s = 0.0
         self._is_nested = False
+        # Where unknown means no, little counts: the less often.
+        self.basis: Basis = "consent" if seed % 5 == 4 else "legitimate_interest"
         self.may_cut = self.chance.random() < 0.1
         self.arrivals = Arrivals(
             self.chance, kafka, has_expiry=not self.may_cut and self.chance.random() < 0.3
@@ -153,7 +156,7 @@ class LaneWorld:
             generation=self.generation,
             barrier_s=BARRIER_S,
             deduplication_ms=WINDOW_MS,
-            rules=Rules(Gate(counts=True, profiles=True), GAP_MS),
+            rules=Rules(Gate(counts=self.basis != "consent", profiles=True), GAP_MS),
             is_trial=False,
             clock_ms=lambda: self.now_ms,
         )

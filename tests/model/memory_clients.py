@@ -17,7 +17,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from runtime import kafka_reader, transactions
+from runtime import changes, kafka_reader, transactions
 from tests.model.memory_kafka import Died, Fenced, Group, MemoryKafka, Record
 
 SLOW_S = 11.0  # longer than the socket's timeout
@@ -221,6 +221,7 @@ class MemoryConsumer:
     def get_watermark_offsets(
         self, tp: TopicPartition, timeout: float = 0, *, cached: bool = False
     ) -> tuple[int, int]:
+        self._kafka.pause("ask")
         log = self._kafka.logs[tp.topic, tp.partition]
         # A reader of committed records is told where they end, not where the log does.
         return log.first, log.stable_end() if self._is_committed else len(log.entries)
@@ -281,13 +282,13 @@ class MemoryConsumer:
 def memory_clients(patch: pytest.MonkeyPatch) -> Callable[[MemoryKafka], None]:
     """From now on the product's Kafka clients work on the MemoryKafka that the answer was given."""
     current: list[MemoryKafka] = []
-    for module in (transactions, kafka_reader):
+    for module in (changes, transactions, kafka_reader):
         patch.setattr(module, "Consumer", lambda config: MemoryConsumer(current[0], config))
     patch.setattr(transactions, "Producer", lambda config: MemoryProducer(current[0], config))
 
     def use(kafka: MemoryKafka) -> None:
         current[:] = [kafka]
-        for module in (transactions, kafka_reader):
+        for module in (changes, transactions, kafka_reader):
             patch.setattr(module, "time", kafka.clock)
 
     return use

@@ -4,36 +4,39 @@ From the committed records of their outputs alone, against a recount of the inpu
 code with the product.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import orjson
 
-from schemas.codec import ACCEPTED, CURSOR, REJECTED, SUBJECT
-from schemas.events import Accepted, Rejected
-from schemas.subjects import CURSOR_KEY, PID_BYTES, Subject
+from schemas.codec import ACCEPTED, CURSOR, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
+from schemas.consent import Basis, allows
+from schemas.events import Accepted, Collected, Rejected, Retracted
+from schemas.subjects import CURSOR_KEY, PID_BYTES, Consent, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
 from tests.model.memory_kafka import MemoryKafka
 from tests.stream_log import ORDER, visits_of
 
 
-def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
-    """Names of the promises that the logs break."""
+def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set[str]:
+    """Names of the promises that the logs break; `basis` is that of analytics."""
     found: set[str] = set()
     accepted: list[Accepted] = []
+    left: list[Accepted] = []
     rejected: list[Rejected] = []
     people: dict[bytes, Subject] = {}
     withheld: Counter[str] = Counter()
     for p in range(kafka.partitions):
-        of_lane = [ACCEPTED.decode(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
+        said = [_decode(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
+        of_lane = [each for each in said if isinstance(each, Accepted)]
         set_aside = [REJECTED.decode(value) for _, value in _committed(kafka, TOPICS.rejected, p)]
         subjects = _committed(kafka, TOPICS.subjects, p)
         cursors = [CURSOR.decode(value) for key, value in subjects if key == CURSOR_KEY]
         seqs = [each.seq for each in cursors]
         if seqs != list(range(1, len(seqs) + 1)):
             found.add("seq has a gap or a repeat")
-        for outputs in (of_lane, set_aside):
+        for outputs in (said, set_aside):
             places = [(each.seq, each.index) for each in outputs]
             if places != sorted(set(places)):
                 found.add("coordinates do not rise")
@@ -43,14 +46,80 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals) -> set[str]:
             found.add("transaction in pieces")
         people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
         if cursors:
-            withheld.update({each.purpose: each.count for each in cursors[-1].withheld})
+            for each in cursors[-1].withheld:
+                withheld[each.purpose] += each.count
         accepted += of_lane
+        left += _left(said)
         rejected += set_aside
     return (
         found
         | _wrong_counts(arrivals, accepted, rejected, withheld)
+        | _wrong_use(arrivals, accepted, left, basis)
         | _wrong_people(arrivals, people, accepted)
     )
+
+
+def _decode(value: bytes) -> Accepted | Retracted:
+    is_retracted = value[:HEADER_BYTES] == RETRACTED.header
+    return RETRACTED.decode(value) if is_retracted else ACCEPTED.decode(value)
+
+
+def _left(said: list[Accepted | Retracted]) -> list[Accepted]:
+    """The accepted events of a partition that nothing after them takes back."""
+    return [
+        event
+        for number, event in enumerate(said)
+        if isinstance(event, Accepted)
+        and not any(
+            isinstance(later, Retracted)
+            and later.pid == event.pid
+            and not _allowed(event, later.decisions, "consent" if later.basis == "consent" else "")
+            for later in said[number:]
+        )
+    ]
+
+
+def _allowed(event: Accepted | Collected, decisions: list[Consent], basis: str) -> bool:
+    legal: Basis = "consent" if basis == "consent" else "legitimate_interest"
+    return allows(legal, decisions, event.occurred_at_ms, event.received_at_ms)
+
+
+def _wrong_use(
+    arrivals: Arrivals, accepted: list[Accepted], left: list[Accepted], basis: Basis
+) -> set[str]:
+    """Whether what is left is what the stamp rule allows, applied to the whole history at once."""
+    if arrivals.was_cut:
+        # What was decided may be lost, of those who decided anything.
+        undecided = {
+            call.event_id
+            for call in arrivals.recount().counted
+            if basis != "consent" and call.pid not in arrivals.decided | arrivals.erasable
+        }
+        return {"lost"} if undecided - {each.event_id for each in accepted} else set()
+    decisions: dict[bytes, list[Consent]] = defaultdict(list)
+    for _, change in arrivals.consents:
+        if change.purpose == "analytics":
+            decisions[change.pid].append(
+                Consent(
+                    "purpose/analytics",
+                    change.status,
+                    change.valid_from_ms,
+                    change.valid_to_ms,
+                    change.recorded_at_ms,
+                )
+            )
+    found = set()
+    allowed = Counter(
+        call.event_id
+        for call in arrivals.recount().counted
+        if call.pid not in arrivals.erasable and _allowed(call, decisions[call.pid], basis)
+    )
+    used = Counter(each.event_id for each in left if each.pid not in arrivals.erasable)
+    if used - allowed:
+        found.add("used what is not allowed")
+    if allowed - used:
+        found.add("lost")
+    return found
 
 
 def _is_in_pieces(kafka: MemoryKafka, p: int) -> bool:
@@ -80,12 +149,9 @@ def _wrong_counts(
     truth = arrivals.recount()
     counts = Counter(each.event_id for each in accepted)
     expected = Counter(call.event_id for call in truth.counted)
-    erasable = {call.event_id for call in truth.counted if call.pid in arrivals.erasable}
     lost = expected - counts
     if not counts.keys() <= arrivals.ever_sent:
         found.add("accepted what nobody sent")
-    if lost.keys() - erasable:
-        found.add("lost")
     if arrivals.was_cut:
         # What a log lost may have been accepted before, and what it kept is read again.
         return found | (
@@ -94,7 +160,7 @@ def _wrong_counts(
     if counts - expected:
         found.add("accepted twice")
     consents = sum(change.pid in arrivals.erasable for _, change in arrivals.consents)
-    if not 0 <= withheld["erased"] - lost.total() <= consents:
+    if not 0 <= withheld["erased"] + withheld["analytics"] - lost.total() <= consents:
         found.add("withheld count is wrong")
     if Counter((each.topic, each.partition, each.offset) for each in rejected) != truth.set_aside:
         found.add("not set aside once")
@@ -117,7 +183,9 @@ def _wrong_people(
         if pid in arrivals.erasable:
             continue
         known, calls = people.get(pid), told.get(pid, [])
-        wanted = [change.recorded_at_ms for _, change in arrivals.consents if change.pid == pid]
+        wanted = sorted(
+            change.recorded_at_ms for _, change in arrivals.consents if change.pid == pid
+        )
         if known is None:
             if calls or wanted:
                 found.add("person is missing")

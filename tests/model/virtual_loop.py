@@ -9,6 +9,7 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
+from schemas.errors import StreamError
 from tests.model.memory_kafka import Clock
 
 
@@ -22,9 +23,13 @@ class Call:
         self._future = future
 
     def run(self) -> None:
-        """Do the work. A BaseException of it goes to whoever waits, and out."""
+        """Do the work. An exception goes to whoever waits, and out, unless it is of our own tree."""
         try:
             answer = self._work()
+        except StreamError as error:
+            if not self._future.done():
+                self._future.set_exception(error)
+            return
         except BaseException as error:
             if not self._future.done():
                 self._future.set_exception(error)

@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES
 from schemas.events import NO_CAMPAIGN, Accepted, Collected, VisitChange
+from schemas.subjects import Consent
 from schemas.varints import write_long
 from streams.collected_to_accepted import _tail
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.enrich import campaign_of
-from streams.rules.gate import Gate, gate_from_bases
+from streams.rules.fold import fold_times
+from streams.rules.gate import Gate, gate_from_bases, may_take_back
 from streams.rules.outcomes import DUPLICATE, ERASED, Admitted, Refused, Withheld
 from streams.rules.person import Person, person_to_subject
 from streams.rules.validate import LATEST_MS, LONGEST_CAMPAIGN, Clear, validate
@@ -239,7 +241,7 @@ def test_without_analytics_nothing_is_used_but_a_resent_event_counts_once() -> N
     rules = Rules(Gate(counts=False, profiles=True), GAP_MS)
     event, known, seen = order(order_id=1, total=5, currency="EUR"), person(), memory()
     before = person_to_subject(known)
-    assert admit(event, known, seen, rules) == Withheld("analytics")
+    assert admit(event, known, seen, rules) == Withheld("analytics", "unknown")
     assert admit(event, known, seen, rules) is DUPLICATE
     assert person_to_subject(known) == before
 
@@ -299,3 +301,47 @@ def test_spliced_record_equals_the_whole_one_written(
     spliced = COLLECTED.encode(event)[HEADER_BYTES:] + _tail(outcome, coordinates, offset, index)
     assert ACCEPTED.header + spliced == ACCEPTED.encode(whole)
     assert ACCEPTED.decode(ACCEPTED.encode(whole)) == whole
+
+
+def decided(status: str, valid_from_ms: int, recorded_at_ms: int, of: str = "analytics") -> Consent:
+    return Consent(f"purpose/{of}", status, valid_from_ms, None, recorded_at_ms)
+
+
+def test_decisions_are_read_by_the_stamps_of_the_event() -> None:
+    rules, known, seen = Rules(Gate(counts=True, profiles=True), GAP_MS), person(), memory()
+    known.consents = [decided("withdrawn", START_MS + 10, START_MS + 20)]
+    in_time = make_event(event_id=b"1" * 16, occurred_at_ms=START_MS, received_at_ms=START_MS + 19)
+    late = make_event(event_id=b"2" * 16, occurred_at_ms=START_MS, received_at_ms=START_MS + 20)
+    after = make_event(event_id=b"3" * 16, occurred_at_ms=START_MS + 10, received_at_ms=START_MS)
+    assert isinstance(admit(in_time, known, seen, rules), Admitted)
+    assert admit(late, known, seen, rules) == Withheld("analytics", "refused")
+    assert admit(after, known, seen, rules) == Withheld("analytics", "refused")
+
+
+def test_where_unknown_means_no_a_grant_opens() -> None:
+    rules, known, seen = Rules(Gate(counts=False, profiles=False), GAP_MS), person(), memory()
+    event = make_event(event_id=b"1" * 16, occurred_at_ms=START_MS, received_at_ms=START_MS)
+    assert admit(event, known, seen, rules) == Withheld("analytics", "unknown")
+    known.consents = [decided("granted", START_MS, START_MS)]
+    known.decided = None
+    event = make_event(event_id=b"2" * 16, occurred_at_ms=START_MS, received_at_ms=START_MS)
+    assert isinstance(admit(event, known, seen, rules), Admitted)
+
+
+@pytest.mark.parametrize(
+    ("decision", "expected"),
+    [
+        (decided("withdrawn", START_MS, START_MS + 9), True),  # begins before the last event
+        (decided("withdrawn", START_MS + 2, START_MS + 5), True),  # one may be received after it
+        (decided("withdrawn", START_MS + 2, START_MS + 6), False),
+        (decided("granted", START_MS, START_MS), False),
+        (decided("withdrawn", START_MS, START_MS, of="sale"), False),
+        (Consent("purpose/analytics", "denied", 0, START_MS, 0), False),  # over before the first
+    ],
+)
+def test_what_can_take_nothing_back_is_not_told(decision: Consent, expected: bool) -> None:
+    known = person()
+    assert not may_take_back(known, decision, START_MS + 5), "there is nothing to take back"
+    fold_times(known, START_MS)
+    fold_times(known, START_MS + 1)
+    assert may_take_back(known, decision, START_MS + 5) is expected

@@ -1,0 +1,78 @@
+"""What does a lane say beside accepted events, in the transaction under way?
+
+Each record has the lane's coordinates (lane, seq, index), and points at the input record behind it.
+"""
+
+from runtime.metrics import counter
+from runtime.transactions import LaneProducer
+from schemas.codec import REJECTED, RETRACTED
+from schemas.events import Rejected, Retracted
+from schemas.subjects import Consent
+from streams.lane_settings import LaneSettings
+from streams.rules.outcomes import Refused, Withheld
+
+LONGEST_SOURCE = 64  # as settings allow
+
+
+class Outputs:
+    """A lane, as far as it writes."""
+
+    p: int
+    settings: LaneSettings
+    producer: LaneProducer
+    seq: int  # of the transaction under way
+    index: int  # outputs written in it
+    withheld: dict[Withheld, int]
+
+    def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
+        """Write down why the record at `offset` was set aside, in this transaction.
+
+        A `source` that cannot be a name of ours stays out: it may be a megabyte.
+        """
+        if source is not None and len(source) > LONGEST_SOURCE:
+            source = None
+        record = Rejected(
+            "streams",
+            topic,
+            self.p,
+            offset,
+            source,
+            None,
+            refused.path,
+            refused.reason,
+            refused.expected,
+            self.settings.clock_ms(),
+            self.settings.generation,
+            self.p,
+            self.seq,
+            self.index,
+        )
+        self.index += 1
+        self.producer.send(self.settings.topics.rejected, REJECTED.encode(record), None, self.p)
+
+    def withhold(self, withheld: Withheld) -> None:
+        """Count an event that must not be used."""
+        self.withheld[withheld] = self.withheld.get(withheld, 0) + 1
+        labels = (withheld.purpose, withheld.reason)
+        counter("headwater_withheld_events_total").labels(*labels).inc()
+
+    def retract(self, pid: bytes, decisions: list[Consent], topic: str, offset: int) -> None:
+        """Accepted events of the person that `decisions` on analytics disallow count no more.
+
+        Said in this transaction, because of the record at `offset` of `topic`.
+        """
+        record = Retracted(
+            pid,
+            "analytics",
+            self.settings.rules.gate.analytics_basis,
+            decisions,
+            self.settings.generation,
+            self.p,
+            self.seq,
+            topic,
+            self.p,
+            offset,
+            self.index,
+        )
+        self.index += 1
+        self.producer.send(self.settings.topics.accepted, RETRACTED.encode(record), pid, self.p)

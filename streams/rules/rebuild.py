@@ -1,0 +1,58 @@
+"""What did the owners of a lane before us leave in its partition of `subjects`?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.codec import CURSOR, SIGHTINGS
+from schemas.errors import StoreRefused
+from schemas.subjects import CURSOR_KEY, PID_BYTES, SEEN_PREFIX, WRITER_KEY
+from streams.rules.deduplicate import Memory
+from streams.rules.outcomes import Withheld
+from streams.rules.person import Person, read_person
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """A lane's memory as it was committed last; `seq` is the number of its next transaction."""
+
+    people: dict[bytes, Person]
+    memory: Memory
+    withheld: dict[Withheld, int]
+    next_offsets: dict[str, int]
+    seq: int
+    writer: str
+    """The transactional id of who wrote last; empty where nobody did."""
+
+
+def rebuild(newest: Mapping[bytes, bytes], p: int, generation: int, window_ms: int) -> Rebuilt:
+    """The memory in `newest`, the newest value of each key of partition `p`.
+
+    Positions of an older generation are left out. Raises StoreRefused when it is of a later one.
+    """
+    people: dict[bytes, Person] = {}
+    memory = Memory(window_ms)
+    seen: list[tuple[int, bytes]] = []
+    for key, value in newest.items():
+        if len(key) == PID_BYTES:
+            people[key] = read_person(value)
+        elif key.startswith(SEEN_PREFIX):
+            seen.append((int.from_bytes(key[len(SEEN_PREFIX) :], "big"), value))
+    for seq, value in sorted(seen):
+        memory.restore(seq, SIGHTINGS.decode(value))
+    cursor_value = newest.get(CURSOR_KEY)
+    writer = newest.get(WRITER_KEY, b"").decode()
+    if cursor_value is None:
+        return Rebuilt(people, memory, {}, {}, 1, writer)
+    cursor = CURSOR.decode(cursor_value)
+    if cursor.generation > generation:
+        raise StoreRefused(
+            f"lane {p} stands in generation {cursor.generation}, [kafka] generation says "
+            f"{generation}; set it to {cursor.generation}"
+        )
+    memory.newest_received_at_ms = cursor.newest_received_at_ms
+    withheld = {Withheld(each.purpose, each.reason): each.count for each in cursor.withheld}
+    positions: dict[str, int] = {}
+    if cursor.generation == generation:
+        positions = {each.topic: each.next_offset for each in cursor.positions}
+    writer = writer or cursor.transactional_id
+    return Rebuilt(people, memory, withheld, positions, cursor.seq + 1, writer)
