@@ -61,7 +61,7 @@ MUTANTS = [
         '"isolation.level": "read_committed"',
         '"isolation.level": "read_uncommitted"',
         "lanes",
-        ("lost",),
+        ("lost", "seq has a gap or a repeat"),
     ),
     Mutant(
         "applying while the barrier commits",
