@@ -16,6 +16,12 @@ SELECT campaign_id, metric, currency, sum(value), sum(toInt128(amount_micro)), c
 FROM facts FINAL WHERE pid = unhex({pid:String}) AND retracted_next_off = 0
 GROUP BY campaign_id, metric, currency ORDER BY campaign_id, metric, currency
 """
+_SENDERS = """
+SELECT hex(event_id), any(source), min(toUnixTimestamp64Milli(received_at))
+FROM facts
+WHERE pid = unhex({pid:String}) AND idx = 0 AND has({ids:Array(String)}, lower(hex(event_id)))
+GROUP BY event_id
+"""
 _FACTS = """
 SELECT generation, kp, off, idx, campaign_id, metric, value, amount_micro, currency,
     toUnixTimestamp64Milli(occurred_at), toUnixTimestamp64Milli(received_at), hex(event_id),
@@ -26,6 +32,18 @@ WHERE pid = unhex({pid:String})
         > ({generation:Int64}, {kp:UInt32}, {off:UInt64}, {idx:UInt16})
 ORDER BY generation, kp, off, idx LIMIT {page:UInt32}
 """
+
+
+async def senders_of(
+    reader: ClickHouseReader, pid: bytes, event_ids: Sequence[bytes]
+) -> dict[str, Item]:
+    """Of each of these events its source, and when it was received. Raises StoreUnavailable."""
+    parameters = {"pid": pid.hex(), "ids": [each.hex() for each in event_ids]}
+    rows = await reader.rows(_SENDERS, parameters)
+    return {
+        str(event_id).lower(): {"source": source, "received_at": rfc3339(int(received_at_ms))}
+        for event_id, source, received_at_ms in rows
+    }
 
 
 async def counters_of(reader: ClickHouseReader, pid: bytes) -> AsyncIterator[Item]:

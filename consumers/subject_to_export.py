@@ -18,7 +18,7 @@ import redis.asyncio
 
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
-from consumers.person_facts import counters_of, facts_of
+from consumers.person_facts import counters_of, facts_of, senders_of
 from consumers.person_log import LogRecord, records_of
 from consumers.rules.consent_views import union
 from consumers.rules.export_formats import Section
@@ -182,13 +182,18 @@ class Exporter:
             yield view_subject(held.known) | self._profile_is_held(held)
 
     async def _traits(self, held: Held) -> AsyncIterator[Item]:
-        for trait in held.known.traits if held.known is not None else ():
+        traits = held.known.traits if held.known is not None else []
+        event_ids = [trait.event_id for trait in traits]
+        senders = await senders_of(self._reader, held.person.pid, event_ids)
+        for trait in traits:
             name, value = orjson.loads(held.person.unseal(trait.sealed, trait.event_id))
             yield {
                 "name": name,
                 "value": value,
+                "key": trait.key.hex(),
                 "set_at": rfc3339_or_number(trait.occurred_at_ms),
                 "event_id": trait.event_id.hex(),
+                "set_by": senders.get(trait.event_id.hex()),
                 **self._profile_is_held(held),
             }
 

@@ -14,7 +14,7 @@ SECTIONS = (
         "traits",
         "What you told, or was told, about you",
         "The newest value of each, and the call that set it.",
-        ("name", "value", "set_at", "event_id", "where", "kept", "used_for"),
+        ("name", "value", "set_at", "set_by", "event_id", "where", "kept", "used_for"),
     ),
     Section(
         "decisions",

@@ -22,7 +22,7 @@ from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED, RETRACTED
 from schemas.events import Accepted, Collected, Retracted, SealedTrait
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged
-from schemas.subjects import Consent
+from schemas.subjects import Consent, Trait
 from sinks.rules.rows import FACT_COLUMNS, fact_rows
 from tests.integration.serving import MORNING_MS, Served, serving, settings_of
 from tests.integration.test_profiles_api import known, store, subject
@@ -85,10 +85,13 @@ class Desk:
             sealed=person.seal(orjson.dumps(rest | sealed), event_id),
         )
 
-    def accept(self, event: Collected) -> Accepted:
-        """The event is on both topics and in the facts, as lane and sink write them."""
+    def accept(self, event: Collected, *, is_logged: bool = True) -> Accepted:
+        """The event is on both topics and in the facts, as lane and sink write them; or the log has
+        forgotten it."""
         names = self.settings.topic_names
-        source = self.produce(names.collected, COLLECTED.encode(event), event.pid)
+        source = 0
+        if is_logged:
+            source = self.produce(names.collected, COLLECTED.encode(event), event.pid)
         p = partition_of(event.pid, self.settings.kafka.partitions)
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
         accepted = Accepted(
@@ -96,7 +99,9 @@ class Desk:
             source_partition=p, source_offset=source, index=0, campaign_id="spring",
             is_repeat_order=False, amount_micro=12_500_000, currency="EUR", visit_changes=[],
         )  # fmt: skip
-        offset = self.produce(names.accepted, ACCEPTED.encode(accepted), event.pid)
+        offset = 0
+        if is_logged:
+            offset = self.produce(names.accepted, ACCEPTED.encode(accepted), event.pid)
         with connect(self.settings) as client:
             columns = list(zip(*fact_rows(accepted, p, offset), strict=True))
             client.insert("facts", columns, column_names=FACT_COLUMNS, column_oriented=True)
@@ -219,6 +224,21 @@ def test_a_rectification_is_told_with_who_when_and_which_event(desk: Desk) -> No
     ]
     assert (second["source"], second["event_id"]) == ("web", f"{2:032x}")
     assert second["occurred_at"].startswith("2026-01-01T09:00:00")
+
+
+def test_the_newest_rectification_is_known_after_the_log_forgot_it(
+    desk: Desk, redis_client: Any
+) -> None:
+    accepted = desk.accept(desk.event(1, traits={"email": "new@example.com"}), is_logged=False)
+    (sealed,) = accepted.traits
+    trait = Trait(sealed.key, accepted.occurred_at_ms, accepted.event_id, sealed.sealed)
+    store(redis_client, desk.settings, subject(desk.person, traits=[trait]))
+    told = desk.export().json()
+    assert told["events"] == []
+    (found,) = told["traits"]
+    assert (found["value"], found["key"]) == ("new@example.com", sealed.key.hex())
+    assert found["event_id"] == accepted.event_id.hex()
+    assert found["set_by"] == {"source": "web", "received_at": "2026-01-01T09:00:01.001Z"}
 
 
 def test_nothing_of_anybody_else_is_told(desk: Desk) -> None:
