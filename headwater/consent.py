@@ -18,7 +18,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from headwater.caller import Caller, url_of
-from headwater.running import chosen_settings, settings_of_desk
+from headwater.running import chosen_settings, settings_in_force, settings_of_desk
 from runtime.settings import Settings
 
 _SUBJECT = re.compile(r"(user|anonymous|email):.")
@@ -144,6 +144,21 @@ def link(
         body |= {name: value for name, value in wanted.items() if value is not None}
     found = caller.post("/v1/consents/links", "consent_desk", body)
     typer.echo(json.dumps(found, indent=2) if as_json else found["url"])
+
+
+@consent_app.command(epilog="Example: headwater consent audit --json")
+def audit(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
+    """Chain the whole log again and compare it with every head that was kept or signed."""
+    from headwater.consent_audit import audit_consents
+
+    found = audit_consents(settings_in_force(chosen_settings(config, data_dir=data_dir)))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        for line in found.lines():
+            typer.echo(line)
+    if found.differences:
+        raise typer.Exit(1)
 
 
 def print_consents(found: Mapping[str, Any], console: Console) -> None:

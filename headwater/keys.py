@@ -1,9 +1,10 @@
 """Which secrets does a first start make, and where are they kept?
 
-Three kinds, all under the data directory and readable by its owner alone: an API key for each role
-(docs: CONTRACT's roles), the pepper that keys the hashes of identifiers, and the key-encryption key
-that wraps every person's data key. Whoever has both the vault and the last two can tell who is who,
-so a production keeps them elsewhere and names the files in `[vault]`.
+Four kinds, all under the data directory and readable by its owner alone: an API key for each role
+(docs: CONTRACT's roles), the pepper that keys the hashes of identifiers, the key-encryption key
+that wraps every person's data key, and the key that signs the ledger of consents. Whoever has the
+vault, the pepper and the key-encryption key can tell who is who, so a production keeps them
+elsewhere and names the files in `[vault]` and `[consent]`.
 """
 
 import json
@@ -54,6 +55,7 @@ def provide_keys(settings: Settings, data_dir: Path) -> Provided:
                 "http": Http(**{**settings.http.model_dump(), "keys": keys}),
                 "sources": sources,
                 "vault": settings.vault.model_copy(update=_made_secrets(settings, data_dir)),
+                "consent": settings.consent.model_copy(update=_made_ledger_key(settings, data_dir)),
             }
         ),
         made,
@@ -63,10 +65,20 @@ def provide_keys(settings: Settings, data_dir: Path) -> Provided:
 def _made_secrets(settings: Settings, data_dir: Path) -> dict[str, str]:
     """The settings of `[vault]` that name no file, with one made under `data_dir`."""
     return {
-        setting: _secret_file(data_dir / "secrets" / setting.removesuffix("_file"), setting)
+        setting: _secret_file(
+            data_dir / "secrets" / setting.removesuffix("_file"), "vault", setting
+        )
         for setting in ("key_encryption_key_file", "pepper_file")
         if not getattr(settings.vault, setting)
     }
+
+
+def _made_ledger_key(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """`[consent] signing_key_file` if it names no file, with one made under `data_dir`."""
+    if settings.consent.signing_key_file:
+        return {}
+    path = data_dir / "secrets" / "consent_signing_key"
+    return {"signing_key_file": _secret_file(path, "consent", "signing_key_file")}
 
 
 def write_private(path: Path, text: str) -> None:
@@ -96,7 +108,7 @@ def _read_keys(path: Path) -> dict[Role, str]:
     return {role: str(keys[role]) for role in _ROLES if role in keys}
 
 
-def _secret_file(path: Path, setting: str) -> str:
+def _secret_file(path: Path, section: str, setting: str) -> str:
     """The path of a file of 32 random bytes in hex, made if there is none.
 
     One that is there but empty or cut short is refused, never replaced: everything sealed under
@@ -104,5 +116,5 @@ def _secret_file(path: Path, setting: str) -> str:
     """
     make_secret(path)
     path.parent.chmod(0o700)
-    load_secret(path, f"[vault] {setting}")
+    load_secret(path, f"[{section}] {setting}")
     return str(path.absolute())

@@ -138,8 +138,11 @@ def run_process(
         )
     else:
         from headwater.reconcile import reconcile
+        from sinks.consents_to_ledger import start_ledger
 
-        reconcile(settings, stop_on_signal(), on_ready=on_ready)
+        stop = stop_on_signal()
+        start_ledger(settings, stop)
+        reconcile(settings, stop, on_ready=on_ready)
 
 
 def _metrics_of_others(ours: Path | None) -> dict[str, Path]:

@@ -113,6 +113,9 @@ class Purpose(Section):
 class Consent(Section):
     """`[consent]`: how decisions come in."""
 
+    signing_key_file: str = Field(
+        "", description="32 bytes in hex; the Ed25519 key that signs the ledger of consents"
+    )
     public_url: str = Field(
         "", description="https://... of the one port, for links in messages; empty: its address"
     )
