@@ -6,6 +6,7 @@ their decision is answered like every other and kept nowhere.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -29,7 +30,7 @@ from runtime.known_vault import KnownVault
 from runtime.problems import Fault, Problem
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
-from runtime.vault import AsyncVault
+from runtime.vault import AsyncVault, Identifier
 from schemas.decisions import PENDING, Decision, Known, content_of
 from schemas.subjects import Consent
 
@@ -153,9 +154,14 @@ class Consenting:
     async def pid_of(self, id_type: IdType, external_id: str) -> bytes:
         """The person's pid, made where it is new; NOBODY of who was erased. Raises
         StoreUnavailable, StoreRefused."""
+        (pid,) = await self.pids_of([(id_type, external_id)])
+        return pid
+
+    async def pids_of(self, identifiers: Sequence[Identifier]) -> list[bytes]:
+        """The same for many, in their order."""
         await self._known_vault.require()
-        (person,) = await self.vault.resolve([(id_type, external_id)])
-        return person.pid if isinstance(person, Person) else NOBODY
+        found = await self.vault.resolve(identifiers)
+        return [each.pid if isinstance(each, Person) else NOBODY for each in found]
 
     async def show(
         self, subject: str, id_type: IdType, external_id: str, roles: Roles

@@ -161,6 +161,42 @@ def audit(as_json: AsJson = False, config: Config = None, data_dir: DataDir = No
         raise typer.Exit(1)
 
 
+@consent_app.command(
+    "import",
+    epilog="Example: headwater consent import list.csv --set source=Vendor --set channel=email",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV or JSONL file.", show_default=False)],
+    common: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="NAME=VALUE of every row that does not say otherwise."),
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Record a list of decisions; a row without source, time, method and text_version is refused.
+
+    Importing it again changes nothing, and no row undoes what is known to be later. Columns:
+    subject (or email, user_id), purpose or channel and topic, status, time, source, method,
+    text_version; and valid_to, text_hash, language, jurisdiction.
+    """
+    from headwater.consent_import import import_consents
+    from headwater.replay import show_progress
+
+    given = dict(text.partition("=")[::2] for text in common or ())
+    _, caller = desk_of(config, data_dir)
+    console = Console(highlight=False, stderr=as_json)
+    with show_progress(console) as on_progress:
+        done = import_consents(file, caller, given, on_progress)
+    if as_json:
+        typer.echo(json.dumps(done.to_json(), indent=2))
+    else:
+        done.print(console)
+    if done.refused:
+        raise typer.Exit(1)
+
+
 def print_consents(found: Mapping[str, Any], console: Console) -> None:
     """Say it for people."""
     now = Table("purpose or subscription", "allowed", "status", "since", "until", box=None)

@@ -25,6 +25,7 @@ from consumers import (
     campaigns_api,
     campaigns_page,
     consent_links_api,
+    consent_lists_api,
     consent_pages,
     consents_api,
     export_api,
@@ -256,6 +257,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(verification_api.build_router(verification, access))
     app.include_router(profiles_api.build_router(profiles, accesses, settings, access))
     app.include_router(consent_pages.build_router(consent_pages.Pages(consenting)))
+    app.include_router(consent_lists_api.build_router(consenting, access))
     app.include_router(consent_links_api.build_router(consenting, access))
     app.include_router(consents_api.build_router(consenting, access))
     app.include_router(export_api.build_router(exporter, accesses, access))

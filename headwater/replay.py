@@ -42,7 +42,7 @@ def run_replay(
     """Send the file; what became of it, and how many seconds it took. Raises as replay_file."""
     parsed = load_mapping(mapping)
     began_s = time.monotonic()
-    with _progress(console) as on_progress:
+    with show_progress(console) as on_progress:
         report = replay_file(file, parsed, url, write_key, on_progress=on_progress)
     return report, time.monotonic() - began_s
 
@@ -61,7 +61,8 @@ def print_report(report: Report, took_s: float, console: Console) -> None:
 
 
 @contextmanager
-def _progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+def show_progress(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """Inside, what is given is shown: how far a file has been sent."""
     if console.is_terminal:
         columns = (BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         with Bar(*columns, console=console) as bar:

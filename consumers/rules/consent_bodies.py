@@ -119,5 +119,21 @@ def read_decision(body: ConsentBody, purposes: Collection[str]) -> Decision | Mi
     )
 
 
+def missing_proof(body: ConsentBody, now_ms: int) -> list[Misfit]:
+    """What a row of a list lacks to be provable (GDPR Art. 7(1)): where it comes from, when and how
+    it was decided, and which text the person saw."""
+    missing = []
+    if "source" not in body.model_fields_set:
+        missing.append(Misfit("$.source", "where the decision comes from: a form, a list's vendor"))
+    at_ms = _ms(body.valid_from)
+    if at_ms is None or at_ms > now_ms:
+        missing.append(Misfit("$.valid_from", "when it was decided, not later than now"))
+    if body.proof.method is None:
+        missing.append(Misfit("$.proof.method", "how it was decided: form, double_opt_in, phone"))
+    if body.proof.text_version is None:
+        missing.append(Misfit("$.proof.text_version", "the version of the text that was shown"))
+    return missing
+
+
 def _ms(moment: datetime | None) -> int | None:
     return None if moment is None else (moment - _EPOCH) // _MILLISECOND

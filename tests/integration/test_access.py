@@ -35,6 +35,7 @@ NEEDS = {
     "/v1/subjects/user:42/export": "privacy_officer",
     "POST /v1/consents": "consent_desk",
     "POST /v1/consents/links": "consent_desk",
+    "POST /v1/consents/lists": "consent_desk",
     "/v1/events/rejected": "operator",
     "/metrics": "operator",
     "/consent/unsubscribe/link": OPEN,
