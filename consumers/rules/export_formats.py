@@ -128,7 +128,7 @@ def _words(name: str) -> str:
 
 def _shown(value: Json) -> str:
     if isinstance(value, Mapping):
-        if "purpose" in value and "legal_basis" in value:
+        if value.keys() == _USE:
             return _use(value)
         rows = "".join(
             f"<dt>{_words(str(name))}</dt><dd>{_shown(inner)}</dd>" for name, inner in value.items()
@@ -143,6 +143,9 @@ def _shown(value: Json) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return escape(str(value))
+
+
+_USE = {"purpose", "legal_basis", "owner", "recipients"}
 
 
 def _use(use: Mapping[str, Json]) -> str:

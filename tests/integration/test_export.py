@@ -13,12 +13,14 @@ import orjson
 import pytest
 from confluent_kafka import Producer
 
+from headwater.export import export_subject
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
 from runtime.sealing import Person
 from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED, RETRACTED
+from schemas.errors import SettingInvalid, StoreRefused
 from schemas.events import Accepted, Collected, Retracted, SealedTrait
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged
@@ -107,6 +109,15 @@ class Desk:
             client.insert("facts", columns, column_names=FACT_COLUMNS, column_oriented=True)
         return accepted
 
+    def decide(self) -> None:
+        """A decision with its proof is on the log."""
+        change = ConsentChanged(
+            b"r" * 16, self.person.pid, "advertising", None, None, "consent", "granted", MORNING_MS,
+            None, MORNING_MS, "form", "form", "text-v7", b"h", "en", "CZ",
+        )  # fmt: skip
+        topic = self.settings.topic_names.consents
+        self.produce(topic, CONSENT_CHANGED.encode(change), self.person.pid)
+
     def export(self, subject: str = "user:42", **query: str) -> Any:
         answer = self.served.get(f"/v1/subjects/{subject}/export", "privacy_officer", **query)
         assert answer.status_code == 200, answer.text
@@ -145,12 +156,7 @@ def test_everything_of_the_person_is_told_with_source_use_and_time(desk: Desk) -
     accepted = desk.accept(desk.event(1))
     late = desk.event(2)
     offset = desk.produce(desk.settings.topic_names.collected, COLLECTED.encode(late), late.pid)
-    change = ConsentChanged(
-        b"r" * 16, desk.person.pid, "advertising", None, None, "consent", "granted", MORNING_MS,
-        None, MORNING_MS, "form", "form", "v7", b"h", "en", "CZ",
-    )  # fmt: skip
-    consents = desk.settings.topic_names.consents
-    desk.produce(consents, CONSENT_CHANGED.encode(change), desk.person.pid)
+    desk.decide()
 
     told = desk.export().json()
 
@@ -166,7 +172,7 @@ def test_everything_of_the_person_is_told_with_source_use_and_time(desk: Desk) -
     assert (proof["purpose"], proof["status"], proof["text_version"]) == (
         "advertising",
         "granted",
-        "v7",
+        "text-v7",
     )
 
     first, second = told["events"]
@@ -321,12 +327,15 @@ class Reading(HTMLParser):
 
 def test_the_page_for_people_is_whole_escaped_and_needs_nothing_else(desk: Desk) -> None:
     desk.accept(desk.event(1))
+    desk.decide()
     answer = desk.export(format="html")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     page = Reading(answer.text)
     assert page.open == []
     assert page.fetched == []
     assert any(HOSTILE in text for text in page.texts)
+    assert {"text-v7", "advertising"} <= set(page.texts), "a decision is shown with its proof"
+    assert "analytics, on the basis of legitimate interest" in page.texts
     assert "The export is complete." in page.texts
     assert {"Identifiers", "Every event", "Who read your data"} <= set(page.texts)
 
@@ -352,14 +361,15 @@ def test_the_command_writes_a_whole_file_for_its_owner_alone(desk: Desk, tmp_pat
 
 
 def test_the_command_says_what_it_expects(desk: Desk, tmp_path: Path) -> None:
-    for arguments, code, said in (
-        (("42",), 2, "SUBJECT: expected user:ID"),
-        (("user:42", "--format", "xml"), 2, "--format xml: expected json or html"),
-        (("user:nobody",), 1, "Nobody is known by this identifier"),
-    ):
-        ended = run(desk, tmp_path, *arguments)
-        assert ended.returncode == code, ended.stderr
-        assert said in ended.stderr.decode()
+    ended = run(desk, tmp_path, "42")
+    assert ended.returncode == 2
+    assert "SUBJECT: expected user:ID" in ended.stderr.decode()
+    with pytest.raises(SettingInvalid, match="--format xml: expected json or html"):
+        export_subject(desk.settings, "user:42", "xml", None)
+    http = desk.settings.http.model_copy(update={"port": int(desk.served.url.rsplit(":", 1)[1])})
+    served = desk.settings.model_copy(update={"http": http})
+    with pytest.raises(StoreRefused, match="Nobody is known by this identifier"):
+        export_subject(served, "user:nobody", "json", None)
 
 
 def test_an_export_breaks_off_when_the_person_is_erased_meanwhile(
