@@ -65,38 +65,40 @@ def allowed_now(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> bool
 def _allows(
     basis: Basis, decisions: Sequence[Consent], occurred_at_ms: int, known_at_ms: int | None
 ) -> bool:
-    grants: list[Consent] = []
-    refusals: list[Consent] = []
-    newest: tuple[int, int, bool] | None = None  # valid_from, recorded_at, is a refusal
+    grants: list[_Stamps] = []
+    refusals: list[_Stamps] = []
+    newest, newest_is_refusal = _NEVER, basis != "legitimate_interest"
     for decision in decisions:
-        if decision.valid_to_ms is not None and decision.valid_to_ms <= occurred_at_ms:
+        until_ms = decision.valid_to_ms
+        if until_ms is not None and until_ms <= occurred_at_ms:
             continue
-        is_known = known_at_ms is None or decision.recorded_at_ms <= known_at_ms
-        is_refusal = decision.status not in _YES
-        if is_known and is_refusal:
-            refusals.append(decision)
-        if decision.valid_from_ms > occurred_at_ms or not (is_known or is_refusal):
-            continue
-        if not is_refusal:
-            grants.append(decision)
-        stamp = (decision.valid_from_ms, decision.recorded_at_ms, is_refusal)
-        if newest is None or stamp > newest:
-            newest = stamp
-    if newest is None:
-        if basis != "legitimate_interest":
-            return False
-    elif newest[2]:
+        stamps = (decision.valid_from_ms, decision.recorded_at_ms)
+        is_known = known_at_ms is None or stamps[1] <= known_at_ms
+        has_begun = stamps[0] <= occurred_at_ms
+        if decision.status not in _YES:
+            if is_known:
+                refusals.append(stamps)
+            if has_begun and stamps >= newest:
+                newest, newest_is_refusal = stamps, True
+        elif is_known and has_begun:
+            grants.append(stamps)
+            if stamps > newest:
+                newest, newest_is_refusal = stamps, False
+    if newest_is_refusal:
         return False
-    # Newest first: of a person who changed their mind often, it follows nearly every refusal.
-    grants.sort(key=_stamps, reverse=True)
-    return all(any(_follows(grant, refusal) for grant in grants) for refusal in refusals)
+    if not refusals:
+        return True
+    # Of a person who changed their mind often, the newest grant follows nearly every refusal.
+    last = max(grants, default=_NEVER)
+    return all(
+        _follows(last, refusal) or any(_follows(grant, refusal) for grant in grants)
+        for refusal in refusals
+    )
 
 
-def _stamps(decision: Consent) -> tuple[int, int]:
-    return decision.valid_from_ms, decision.recorded_at_ms
+_Stamps = tuple[int, int]
+_NEVER: _Stamps = (-(1 << 63), -(1 << 63))
 
 
-def _follows(grant: Consent, refusal: Consent) -> bool:
-    begins_later_ms = grant.valid_from_ms - refusal.valid_from_ms
-    recorded_later_ms = grant.recorded_at_ms - refusal.recorded_at_ms
-    return begins_later_ms >= 0 <= recorded_later_ms and begins_later_ms + recorded_later_ms > 0
+def _follows(grant: _Stamps, refusal: _Stamps) -> bool:
+    return grant[0] >= refusal[0] and grant[1] >= refusal[1] and grant != refusal
