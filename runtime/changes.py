@@ -77,8 +77,11 @@ class ChangeReader:
         heard_at_s = time.monotonic()
         try:
             while next_offset < end_offset and len(changes) < RECORDS_A_READ:
-                messages: list[Any] = consumer.consume(RECORDS_A_READ, 0.05)
-                if messages:
+                # `consume` alone would wait for as many as it may take, or for all of its time.
+                first = consumer.poll(0.05)
+                messages: list[Any] = []
+                if first is not None:
+                    messages = [first, *consumer.consume(RECORDS_A_READ, 0)]
                     heard_at_s = time.monotonic()
                 elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
                     raise self._unavailable(topic, "no answer")

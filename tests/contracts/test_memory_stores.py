@@ -18,6 +18,7 @@ from sinks.accepted_to_clickhouse import Store
 from sinks.counter_store import CounterStore
 from sinks.migrations.apply import apply_migrations
 from sinks.rules.counters import CounterRow, Progress
+from sinks.rules.retract import KnownFact
 from sinks.rules.rows import Fact
 from tests.conftest import FreshName
 from tests.model.memory_clickhouse import MemoryClickHouse, MemoryCounterStore
@@ -86,14 +87,21 @@ def test_tables_of_clickhouse_do_what_the_model_does(clickhouse_settings: Settin
         counters = [_counter(chance) for _ in range(chance.randint(1, 4))]
         # A process writes at most one row a partition at once.
         progress = [_progress(chance, kp) for kp in range(2) if chance.random() < 0.7]
+        marks = [(_fact(chance), chance.randint(1, 2), chance.randrange(6))]
         for store in chance.choice(stores):
             store.insert_facts(facts)
+            store.insert_marks(marks)
             store.insert_counters(counters)
             store.insert_progress(progress, 0)
     for there, model in stores:
         for kp in range(2):
             known = model.all_counters(kp)
             assert there.all_counters(kp) == known, "counters differ from the model"
+            people = [bytes([number]) * 16 for number in range(2)]
+            assert _sorted(there.facts_of(kp, people)) == _sorted(model.facts_of(kp, people)), (
+                "facts of people differ from the model"
+            )
+            assert sorted(there.marked_people(kp)) == sorted(model.marked_people(kp))
             some = list(known)[::2]
             assert there.some_counters(kp, some) == model.some_counters(kp, some)
         assert there.progress([0, 1]) == model.progress([0, 1]), "progress differs from the model"
@@ -101,6 +109,10 @@ def test_tables_of_clickhouse_do_what_the_model_does(clickhouse_settings: Settin
     with connect(clickhouse_settings) as client:
         ((count,),) = client.query("SELECT count() FROM facts FINAL").result_rows
     assert count == len(memory.facts), "facts differ from the model"
+
+
+def _sorted(facts: list[KnownFact]) -> list[KnownFact]:
+    return sorted(facts, key=lambda known: known.fact)
 
 
 def _fact(chance: random.Random) -> Fact:
