@@ -197,6 +197,18 @@ def import_(
         raise typer.Exit(1)
 
 
+@consent_app.command(epilog="Example: headwater consent rebuild")
+def rebuild(as_json: AsJson = False, config: Config = None, data_dir: DataDir = None) -> None:
+    """After the vault was restored from a backup: put in force again what the log knows."""
+    from headwater.consent_rebuild import rebuild_overlay
+
+    count = rebuild_overlay(settings_in_force(chosen_settings(config, data_dir=data_dir)))
+    if as_json:
+        typer.echo(json.dumps({"records": count}))
+    else:
+        typer.echo(f"{count:,} records read; what they decided is in force.")
+
+
 def print_consents(found: Mapping[str, Any], console: Console) -> None:
     """Say it for people."""
     now = Table("purpose or subscription", "allowed", "status", "since", "until", box=None)

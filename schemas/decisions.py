@@ -23,6 +23,8 @@ PURPOSE_STATUSES = ("granted", "denied", "withdrawn")
 TOPIC_STATUSES = ("subscribed", "unsubscribed")
 PENDING = "pending"
 """Somebody asked to subscribe, and has not confirmed yet that it is them: no yes."""
+STAMPED_METHOD = "sdk"
+"""The method of a decision that only a stamp said, and of no other."""
 ALL_TOPICS = "all"
 """The topic that stands for every one of its channel."""
 
@@ -202,6 +204,25 @@ def _news(
         jurisdiction=proof.jurisdiction,
     )
     return News(change, Known(consent, record_id, content, is_stamp=way == "stamped"))
+
+
+def known_of_change(change: ConsentChanged) -> Known:
+    """How a record is known, by the record alone. That it began when it was recorded means that no
+    other time was given: so its repetition is recognised."""
+    about = subject_of_change(change)
+    begins = change.valid_from_ms
+    proof = Proof(
+        change.method,
+        change.text_version,
+        change.text_hash,
+        change.language,
+        change.jurisdiction,
+    )
+    given = None if begins == change.recorded_at_ms else begins
+    decision = Decision(about, change.status, change.source, proof, given, change.valid_to_ms)
+    consent = Consent(about, change.status, begins, change.valid_to_ms, change.recorded_at_ms)
+    is_stamp = change.method == STAMPED_METHOD
+    return Known(consent, change.record_id, content_of(change.pid, decision), is_stamp)
 
 
 def subject_of_change(change: ConsentChanged) -> str:

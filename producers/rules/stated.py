@@ -14,7 +14,7 @@ from typing import Any
 
 from producers.rules.call_fields import Found
 from producers.rules.split import JsonObject
-from schemas.decisions import ALL_TOPICS, Way
+from schemas.decisions import ALL_TOPICS, STAMPED_METHOD, Way
 
 CONSENT_EVENT = "Segment Consent Preference Updated"
 UNSUBSCRIBED_EVENT = "Unsubscribed"
@@ -75,7 +75,7 @@ def stated_in(
         return ()
     found: dict[str, Stated] = {}
     way: Way = "stated" if event == CONSENT_EVENT else "stamped"
-    method = "consent_event" if event == CONSENT_EVENT else "sdk"
+    method = "consent_event" if event == CONSENT_EVENT else STAMPED_METHOD
     for purpose, is_allowed in _preferences(context, categories, path).items():
         about = f"purpose/{purpose}"
         found[about] = Stated(about, "granted" if is_allowed else "denied", way, method)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from headwater.cli import app
+from headwater.consent_rebuild import rebuild_overlay
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
 from runtime.consent_overlay import ConsentOverlay
@@ -157,6 +158,31 @@ def test_a_decision_that_lost_its_overlay_is_put_there_again_under_one_id(
     assert redis_client.delete(f"{served.settings.vault.key_prefix}consent:{pid.hex()}") == 1
     assert post(served, WITHDRAWN | {"subject": who}).json()["record_id"] == first["record_id"]
     assert len(get(served, who)["history"]) == 1
+
+
+def test_a_restored_vault_knows_again_what_was_decided_since(
+    served: Served, vault: Vault, who: str, redis_client: "redis.Redis"
+) -> None:
+    body = {"subject": who, "purpose": "personalisation", "source": "form"}
+    post(served, body | {"status": "granted"})
+    pid = person(vault, who).pid
+    key = f"{served.settings.vault.key_prefix}consent:{pid.hex()}"
+    backup = redis_client.dump(key)
+    post(served, body | {"status": "withdrawn"})
+    ends = {"valid_from": "2020-01-01T00:00:00Z", "valid_to": "2100-01-01T00:00:00Z"}
+    post(served, body | {"purpose": "sale", "status": "granted"} | ends)
+    before = redis_client.hgetall(key)
+    assert isinstance(backup, bytes)
+    redis_client.restore(key, 0, backup, replace=True)
+    assert redis_client.hgetall(key) != before
+
+    for _ in range(2):
+        assert rebuild_overlay(served.settings) > 0
+        assert redis_client.hgetall(key) == before
+    assert post(served, body | {"status": "withdrawn"}).json()["changed"] is False
+    vault.suppress("user", who.removeprefix("user:"), 5)
+    rebuild_overlay(served.settings)
+    assert not redis_client.exists(key)
 
 
 def test_every_change_of_mind_is_kept_and_the_last_one_holds(served: Served, who: str) -> None:
