@@ -30,7 +30,12 @@ PROGRESS_COLUMNS = (
 MARK_COLUMNS = (*FACT_COLUMNS, "retracted_generation", "retracted_next_off")
 KEYS_PER_QUERY = 2000
 PEOPLE_PER_QUERY = 500
-LOOKUP_SETTINGS = {"max_query_size": 16_000_000, "max_ast_elements": 1_000_000}
+LOOKUP_SETTINGS = {
+    "max_query_size": 16_000_000,
+    "max_ast_elements": 1_000_000,
+    # All rows of a fact have its pid: what the index leaves out holds no version of it either.
+    "use_skip_indexes_if_final": 1,
+}
 
 
 _AS_READ = {
