@@ -11,7 +11,7 @@ from typing import Any
 
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.rules.rates import Sums, sum_up
-from schemas.counters import PEOPLE
+from schemas.counters import COUNTED, PEOPLE
 from schemas.topics import Topics
 
 END_OF_TIME_S = 2**32 - 1
@@ -75,7 +75,7 @@ SELECT campaign_id,
     uniqExactIf(person, metric = 'orders'),
     uniqExactIf(reinterpretAsUInt128(pid) AS person, is_visitor = 1)
 FROM facts
-WHERE {_IN_SIGHT} AND pid NOT IN retracted
+WHERE {_IN_SIGHT} AND {COUNTED} AND pid NOT IN retracted
 GROUP BY campaign_id
 UNION ALL
 SELECT campaign_id, countIf(opened > 0), countIf(clicked > 0), countIf(ordered > 0),
@@ -87,18 +87,21 @@ FROM (
         countIf(metric = 'orders') AS ordered,
         countIf(is_visitor = 1) AS visited
     FROM facts FINAL
-    WHERE {_IN_SIGHT} AND pid IN retracted AND NOT {_IS_RETRACTED}
+    WHERE {_IN_SIGHT} AND {COUNTED} AND pid IN retracted AND NOT {_IS_RETRACTED}
     GROUP BY campaign_id, pid
 )
 GROUP BY campaign_id
 """  # noqa: S608 -- made of constants of this module
-# Offsets are counted, so that a repeated row adds nothing.
+# Offsets are counted, so that a repeated row adds nothing. Rows that stand for erased people's
+# facts have none, and each says how many it stands for.
 _ORDERS_IN = f"""
 SELECT campaign_id, currency,
-    toInt64(uniqExact((generation, kp, off)))
-        - toInt64(uniqExactIf((generation, kp, off), {_IS_RETRACTED}))
+    toInt64(uniqExactIf((generation, kp, off), idx = 0))
+        - toInt64(uniqExactIf((generation, kp, off), idx = 0 AND {_IS_RETRACTED}))
+        + arraySum(each -> each.2,
+            groupUniqArrayIf((event_id, if({_IS_RETRACTED}, 0, value)), idx != 0))
 FROM facts
-WHERE metric = 'orders' AND currency != '' AND {_IN_SIGHT}
+WHERE metric = 'orders' AND currency != '' AND {_IN_SIGHT} AND {COUNTED}
     AND campaign_id IN {{campaigns:Array(String)}}
 GROUP BY campaign_id, currency
 """  # noqa: S608 -- as above

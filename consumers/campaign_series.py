@@ -6,7 +6,7 @@ people from facts: distinct within each step, so steps of people do not add up t
 
 from consumers.campaign_counts import Span
 from consumers.clickhouse_reader import ClickHouseReader
-from schemas.counters import COUNTS, MONEY, PEOPLE
+from schemas.counters import COUNTED, COUNTS, MONEY, PEOPLE
 
 METRICS = (*COUNTS, *MONEY, *PEOPLE)
 MOST_POINTS = 100_000
@@ -23,7 +23,8 @@ WHERE campaign_id = {campaign_id:String} AND metric = {metric:String}
 GROUP BY currency, at_s ORDER BY currency, at_s LIMIT {most:UInt32}
 """
 
-_PEOPLE = """
+_PEOPLE = (
+    """
 SELECT '', intDiv(toUnixTimestamp(occurred_at), {step_s:UInt32}) * {step_s:UInt32} AS at_s,
     uniqExact(pid)
 FROM facts FINAL
@@ -31,9 +32,12 @@ WHERE campaign_id = {campaign_id:String}
     AND (metric = {metric:String} OR {metric:String} = 'visitor' AND is_visitor = 1)
     AND occurred_at >= toDateTime({from_s:UInt32})
     AND occurred_at < toDateTime({to_s:UInt32})
-    AND retracted_next_off = 0
+    AND retracted_next_off = 0 AND """
+    + COUNTED
+    + """
 GROUP BY at_s ORDER BY at_s LIMIT {most:UInt32}
 """
+)
 
 
 async def read_series(

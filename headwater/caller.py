@@ -49,7 +49,7 @@ class Caller:
         until_s = time.monotonic() + GIVES_UP_AFTER_S
         while True:
             status, answer, fault = self._try(method, path, role, body)
-            if status == 200:
+            if status in (200, 202):
                 found = json.loads(answer)
                 assert isinstance(found, dict)
                 return found

@@ -126,7 +126,8 @@ def run(
     roles: Annotated[
         list[str],
         typer.Argument(
-            help="collector, api, streams, subjects-to-redis, accepted-to-clickhouse, reconciler.",
+            help="collector, api, streams, subjects-to-redis, accepted-to-clickhouse, reconciler, "
+            "erasure.",
             show_default=False,
         ),
     ],

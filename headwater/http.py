@@ -28,6 +28,7 @@ from consumers import (
     consent_lists_api,
     consent_pages,
     consents_api,
+    erasures_api,
     export_api,
     health_api,
     profiles_api,
@@ -36,11 +37,13 @@ from consumers import (
 )
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.erasure_store import ErasureStore
 from consumers.health_api import Check, Readiness
 from consumers.subject_to_export import Exporter
 from producers import http_to_collected
 from producers.calls_to_collected import Collector
 from runtime.access import Access
+from runtime.deliveries import Deliveries
 from runtime.metrics import counter, histogram
 from runtime.metrics_of_all import MetricsOfAll
 from runtime.problems import install_problems
@@ -235,6 +238,12 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     rejected = rejected_api.RejectedReader(settings)
     consenting = consents_api.Consenting(settings, accesses)
     verification = verification_api.Verification(reader, settings.topic_names)
+    erasures = erasures_api.Erasures(
+        settings,
+        Vault.from_settings(settings),
+        ErasureStore.from_settings(settings),
+        Deliveries(settings.kafka.bootstrap_servers),
+    )
 
     async def check_clickhouse() -> None:
         await campaigners.counts.progress()
@@ -250,6 +259,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
         (None, exporter.close),
         (consenting.start, consenting.close),
         (campaigners.live.start, campaigners.live.stop),
+        (erasures.start, erasures.close),
     ]
     parts.stream_ends.append(campaigners.live.end_streams)
     app.include_router(campaigns_page.build_router())
@@ -262,6 +272,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(consents_api.build_router(consenting, access))
     app.include_router(export_api.build_router(exporter, accesses, access))
     app.include_router(rejected_api.build_router(rejected, access))
+    app.include_router(erasures_api.build_router(erasures, access))
 
 
 class Observed:

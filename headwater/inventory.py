@@ -11,6 +11,7 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
+from consumers import erasure_store
 from runtime import consent_overlay, vault_rows
 from runtime.clickhouse import answering, connect
 from runtime.purposes import explain, purposes_in_force
@@ -25,6 +26,7 @@ from sinks.migrations.limits import limits_in_force
 LAYOUTS: tuple[Layout, ...] = (
     *vault_rows.LAYOUT,
     *consent_overlay.LAYOUT,
+    *erasure_store.LAYOUT,
     *profile_store.LAYOUT,
 )
 """Every kind of key that we write into Redis."""

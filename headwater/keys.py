@@ -1,10 +1,11 @@
 """Which secrets does a first start make, and where are they kept?
 
-Four kinds, all under the data directory and readable by its owner alone: an API key for each role
+Five kinds, all under the data directory and readable by its owner alone: an API key for each role
 (docs: CONTRACT's roles), the pepper that keys the hashes of identifiers, the key-encryption key
-that wraps every person's data key, and the key that signs the ledger of consents. Whoever has the
-vault, the pepper and the key-encryption key can tell who is who, so a production keeps them
-elsewhere and names the files in `[vault]` and `[consent]`.
+that wraps every person's data key, and the keys that sign the ledger of consents and the
+certificates of erasure. Whoever has the vault, the pepper and the key-encryption key can tell who
+is who, so a production keeps them elsewhere and names the files in `[vault]`, `[consent]` and
+`[erasure]`.
 """
 
 import json
@@ -56,6 +57,9 @@ def provide_keys(settings: Settings, data_dir: Path) -> Provided:
                 "sources": sources,
                 "vault": settings.vault.model_copy(update=_made_secrets(settings, data_dir)),
                 "consent": settings.consent.model_copy(update=_made_ledger_key(settings, data_dir)),
+                "erasure": settings.erasure.model_copy(
+                    update=_made_signing_key(settings, data_dir)
+                ),
             }
         ),
         made,
@@ -79,6 +83,14 @@ def _made_ledger_key(settings: Settings, data_dir: Path) -> dict[str, str]:
         return {}
     path = data_dir / "secrets" / "consent_signing_key"
     return {"signing_key_file": _secret_file(path, "consent", "signing_key_file")}
+
+
+def _made_signing_key(settings: Settings, data_dir: Path) -> dict[str, str]:
+    """`[erasure] signing_key_file` if it names no file, with one made under `data_dir`."""
+    if settings.erasure.signing_key_file:
+        return {}
+    path = data_dir / "secrets" / "erasure_signing_key"
+    return {"signing_key_file": _secret_file(path, "erasure", "signing_key_file")}
 
 
 def write_private(path: Path, text: str) -> None:

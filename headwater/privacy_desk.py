@@ -1,6 +1,6 @@
 """What can a privacy officer ask for on the command line?
 
-What is held of people, and everything that is held on one of them.
+What is held of people, everything that is held on one of them, and that it be forgotten.
 """
 
 import json
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from headwater.running import chosen_settings, settings_in_force, settings_of_desk
+from schemas.errors import SettingInvalid
 
 Config = Annotated[
     Path | None,
@@ -111,3 +112,52 @@ def incident(
         typer.echo(json.dumps(scope.to_json(), indent=2))
     else:
         show_scope(scope, open_console())
+
+
+@desk.command(epilog="Example: headwater erase user:42 --reason withdrawn")
+def erase(
+    subject: Annotated[
+        str | None,
+        typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS.", show_default=False),
+    ] = None,
+    reason: Annotated[
+        str,
+        typer.Option(
+            help="Ground (GDPR Art. 17): withdrawn, objected, unlawful, no_longer_needed, other."
+        ),
+    ] = "other",
+    verify_id: Annotated[
+        str | None,
+        typer.Option(
+            "--verify",
+            help="Instead: check the certificate of this erasure and look into every store again.",
+            show_default=False,
+        ),
+    ] = None,
+    within: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait until every store has been looked into.")
+    ] = 120.0,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Forget a person in every store, and prove it."""
+    from headwater.erase import run_erase, run_verify
+
+    if (subject is None) == (verify_id is None):
+        raise SettingInvalid("name a SUBJECT to forget, or an erasure with --verify")
+    chosen = chosen_settings(config, data_dir=data_dir)
+    say = (lambda _: None) if as_json else _say
+    if verify_id is not None:
+        answer = run_verify(settings_in_force(chosen), verify_id, say=say)
+    else:
+        settings = settings_of_desk(chosen, "privacy_officer")
+        answer = run_erase(settings, subject or "", reason, within_s=within, say=say)
+    if as_json:
+        typer.echo(json.dumps(answer.as_json(), indent=2))
+    if not answer.is_well:
+        raise typer.Exit(1)
+
+
+def _say(line: str) -> None:
+    Console(soft_wrap=True, highlight=False).print(escape(line))

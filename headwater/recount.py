@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.clickhouse import literal
-from schemas.counters import MICRO, MONEY
+from schemas.counters import COUNTED, MICRO, MONEY
 
 LISTED = 100
 """Differences that are told one by one; beyond, only their number."""
@@ -24,7 +24,7 @@ CountedUntil = Callable[[int], Mapping[int, int]]
 
 # Every addition of every fact: its count, and its money if it has any (sinks/rules/rows.py). What a
 # retraction took back is added once more, negative, at the place of the retraction.
-_ADDITIONS = """
+_ADDITIONS = f"""
 SELECT campaign_id, addition.1 AS metric, addition.2 AS currency,
        toDateTime(toStartOfMinute(occurred_at), 'UTC') AS minute, addition.4 AS generation, kp,
        addition.5 AS off, addition.3 AS added
@@ -42,10 +42,10 @@ FROM
                            toInt64(retracted_next_off) - 1),
                   counted))) AS pairs
     FROM facts FINAL
-    WHERE metric != ''
+    WHERE metric != '' AND {COUNTED}
 )
 ARRAY JOIN pairs AS addition
-"""
+"""  # noqa: S608 - constants
 _KEY = "campaign_id, metric, currency, minute, generation, kp"
 _DIFFERENCES = f"""
 SELECT campaign_id, metric, currency, toUnixTimestamp(minute), generation, kp

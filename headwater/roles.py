@@ -35,6 +35,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "subjects-to-redis": ("subjects-to-redis",),
         "accepted-to-clickhouse": ("accepted-to-clickhouse",),
         "reconciler": ("reconciler",),
+        "erasure": ("erasure",),
     }
 )
 """Process -> its roles, in the order in which they stop."""
@@ -136,6 +137,11 @@ def run_process(
         run_accepted_to_clickhouse(
             settings, stop_on_signal(), member=member, on_ready=on_ready, watch=watch_sink
         )
+    elif name == "erasure":
+        from consumers.erasures_to_certificates import run_erasures
+
+        # Unwatched: ClickHouse may take minutes to rewrite parts, and an end would begin it anew.
+        run_erasures(settings, stop_on_signal(), member=member, on_ready=on_ready)
     else:
         from headwater.reconcile import reconcile
         from sinks.consents_to_ledger import start_ledger

@@ -228,9 +228,12 @@ def _with_addresses(
             for name in ("pepper_file", "key_encryption_key_file")
         }
     )
-    parts = {"kafka": kafka, "redis": redis, "clickhouse": clickhouse, "vault": vault}
+    key_file = str(Path(settings.erasure.signing_key_file).absolute())
+    erasure = settings.erasure.model_copy(update={"signing_key_file": key_file})
+    parts = {"kafka": kafka, "redis": redis, "clickhouse": clickhouse}
+    secrets = {"vault": vault, "erasure": erasure}
     data_dir = str(Path(settings.data_dir).absolute())
-    return settings.model_copy(update={"data_dir": data_dir, **parts})
+    return settings.model_copy(update={"data_dir": data_dir, **parts, **secrets})
 
 
 def _instance_id(data_dir: Path) -> str:

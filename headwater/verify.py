@@ -19,7 +19,7 @@ from runtime.clock import ClockMs, now_ms
 from runtime.kafka_reader import log_ends
 from runtime.settings import Settings
 from schemas.codec import ACCEPTED, Malformed
-from schemas.counters import MINUTE_MS
+from schemas.counters import ERASED_PIDS, ERASED_RECORDS, MINUTE_MS
 from schemas.errors import StoreUnavailable
 from sinks.counter_store import SINK
 from sinks.rules.rows import additions, fact_rows
@@ -173,6 +173,8 @@ class _Check:
         rows = self.ask(
             "SELECT src_topic, src_partition, src_offset, any(campaign_id), any(metric), "
             "any(toUnixTimestamp(toStartOfMinute(occurred_at))), count() AS times FROM facts FINAL "
+            # Rows that stand for erased people's facts come from no record.
+            "WHERE src_topic != '' "
             "GROUP BY src_topic, generation, src_partition, src_offset, idx HAVING times > 1 "
             "ORDER BY src_topic, src_partition, src_offset LIMIT {limit:UInt32}",
             {"limit": LISTED},
@@ -215,11 +217,14 @@ class _Check:
                 yield from self._without_facts(kp, until)
 
     def _count_events(self, kp: int, generation: int = 0, until: int = 0) -> int:
-        """Events of a partition that have a fact, those of `generation` below `until` only."""
+        """Events of a partition that have a fact, or something that stands for it, those of
+        `generation` below `until` only."""
         ((found,),) = self.ask(
-            "SELECT count() FROM facts FINAL WHERE kp = {kp:UInt32} AND idx = 0 "
-            "AND (generation != {generation:UInt32} OR off < {until:UInt64})",
-            {"kp": kp, "generation": generation, "until": until},
+            "SELECT countIf(idx = 0) + sumIf(value, metric = {records:String} AND "  # noqa: S608
+            "campaign_id = '') FROM facts FINAL WHERE kp = {kp:UInt32} "
+            "AND (generation != {generation:UInt32} OR off < {until:UInt64}) "
+            f"AND pid NOT IN {ERASED_PIDS}",
+            {"kp": kp, "generation": generation, "until": until, "records": ERASED_RECORDS},
         )
         return int(found)
 
@@ -229,13 +234,14 @@ class _Check:
             "SELECT generation, off FROM facts FINAL WHERE kp = {kp:UInt32} AND idx = 0", {"kp": kp}
         )
         known = {(row[0], row[1]) for row in rows}
+        erased = {bytes(row[0]) for row in self.ask(f"SELECT pid FROM {ERASED_PIDS}")}  # noqa: S608
         told = 0
         for offset, value in self._log(kp, until):
             try:
                 event = ACCEPTED.decode(value)
             except Malformed:
                 continue
-            if (event.generation, offset) in known:
+            if (event.generation, offset) in known or event.pid in erased:
                 continue
             fact = fact_rows(event, kp, offset)[0]
             metrics = ", ".join(key[1] for key, _ in additions(fact)) or "no metric"

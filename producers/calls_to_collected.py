@@ -28,10 +28,10 @@ from runtime.known_vault import KnownVault
 from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.settings import Settings, Source
-from runtime.vault import AsyncVault, Person, Suppressed, secrets_of
+from runtime.vault import AsyncVault, Identifier, Person, Suppressed, secrets_of
 from schemas.codec import COLLECTED, REJECTED
 from schemas.errors import SettingInvalid, StreamError
-from schemas.events import Collected, Rejected, SealedTrait
+from schemas.events import FLAG_TIMESTAMP_MISSING, Collected, Rejected, SealedTrait
 
 DEFAULT_SOURCE = "default"
 """Source of the write key in `[http.keys]`."""
@@ -84,6 +84,7 @@ class Collector:
         )
         self._overlay = ConsentOverlay(settings)
         self._consents = StatedConsents(vault, ConsentDesk(settings, self._overlay, deliveries))
+        self._sign_ups = frozenset(settings.erasure.sign_up_events)
         self._senders = [Sender(source, clock()) for source in sources_of(settings)]
 
     @classmethod
@@ -161,12 +162,13 @@ class Collector:
             else:
                 records.append(self._rejection(found, sender.name, received_at_ms))
         rejected = len(records)
+        signed_up = self._signed_up_at_ms(checked)
         stating = [call for call in checked if call.stated]
         if stating:
             await self._known_vault.require()
             # Before the events: the lane that meets one must know the decision already.
-            await self._consents.take(stating, sender.name, received_at_ms)
-        records += await self._seal(checked, sender.name, received_at_ms)
+            await self._consents.take(stating, sender.name, received_at_ms, signed_up)
+        records += await self._seal(checked, signed_up, sender.name, received_at_ms)
         await self._deliveries.send(records)
         count = counter("headwater_collected_calls_total")
         accepted = len(records) - rejected
@@ -178,22 +180,41 @@ class Collector:
             if calls:
                 count.labels(sender.name, outcome).inc(calls)
 
-    async def _seal(self, checked: list[Checked], source: str, received_at_ms: int) -> list[Record]:
+    async def _seal(
+        self,
+        checked: list[Checked],
+        signed_up: dict[Identifier, int],
+        source: str,
+        received_at_ms: int,
+    ) -> list[Record]:
         """The events of all whose person was not erased, sealed, in the order of their calls."""
         if not checked:
             return []
         await self._known_vault.require()
         identifiers = list(dict.fromkeys((call.id_type, call.external_id) for call in checked))
-        people = dict(zip(identifiers, await self._vault.resolve(identifiers), strict=True))
+        resolved = await self._vault.resolve(identifiers, signed_up)
+        people = dict(zip(identifiers, resolved, strict=True))
         topic = self._topics.collected
         records: list[Record] = []
         for call in checked:
             person = people[call.id_type, call.external_id]
-            if isinstance(person, Suppressed):
+            if isinstance(person, Suppressed) or call.occurred_at_ms <= person.erased_before_ms:
                 continue
             event = _event(call, person, source, received_at_ms)
             records.append((topic, person.pid, COLLECTED.encode(event)))
         return records
+
+    def _signed_up_at_ms(self, checked: list[Checked]) -> dict[Identifier, int]:
+        """When somebody signed up as an identifier: the last time, and only if the call says when.
+
+        A call without a time of its own may be an old one that is sent again.
+        """
+        found: dict[Identifier, int] = {}
+        for call in checked:
+            if call.event in self._sign_ups and not call.flags & FLAG_TIMESTAMP_MISSING:
+                identifier = (call.id_type, call.external_id)
+                found[identifier] = max(found.get(identifier, 0), call.occurred_at_ms)
+        return found
 
     def _rejection(self, refused: Refused, source: str, at_ms: int) -> Record:
         fault = refused.fault

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from producers.rules.calls import Checked
 from producers.rules.stated import Stated
 from runtime.consent_desk import ConsentDesk, Wanted
-from runtime.vault import AsyncVault, Identifier, Person
+from runtime.vault import NOBODY, AsyncVault, Identifier, Person, SignUps
 from schemas.decisions import Decision, Proof
 
 
@@ -22,9 +22,16 @@ class StatedConsents:
         self._vault = vault
         self._desk = desk
 
-    async def take(self, calls: Sequence[Checked], source: str, received_at_ms: int) -> None:
+    async def take(
+        self,
+        calls: Sequence[Checked],
+        source: str,
+        received_at_ms: int,
+        signed_up_at_ms: SignUps = NOBODY,
+    ) -> None:
         """Every statement of `calls` that changes something is on the log and in force.
 
+        `signed_up_at_ms` as in AsyncVault.resolve: what was stated before an erasure is erased too.
         Raises StoreUnavailable or StoreRefused.
         """
         said = [
@@ -36,11 +43,12 @@ class StatedConsents:
         if not said:
             return
         identifiers = list(dict.fromkeys(identifier for identifier, _, _ in said))
-        people = dict(zip(identifiers, await self._vault.resolve(identifiers), strict=True))
+        resolved = await self._vault.resolve(identifiers, signed_up_at_ms)
+        people = dict(zip(identifiers, resolved, strict=True))
         wanted = []
         for identifier, call, stated in said:
             person = people[identifier]
-            if isinstance(person, Person):
+            if isinstance(person, Person) and call.occurred_at_ms > person.erased_before_ms:
                 at_ms = received_at_ms if stated.is_now else call.occurred_at_ms
                 decision = Decision(
                     stated.subject_of, stated.status, source, Proof(stated.method), at_ms

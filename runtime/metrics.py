@@ -27,6 +27,8 @@ CounterName = Literal[
     "headwater_sink_retracted_events_total",
     # HTTP answers, by route and status.
     "headwater_http_answers_total",
+    # Erasures that got so far, by status (provisional, final).
+    "headwater_erasures_total",
 ]
 GaugeName = Literal[
     # Offsets between a sink's position and the end of committed records, by sink and partition.
@@ -47,6 +49,8 @@ GaugeName = Literal[
     "headwater_verify_verified_at_seconds",
     # Seconds that the reconciler's last look took.
     "headwater_verify_look_seconds",
+    # Erasures that the role looks at in this round.
+    "headwater_erasures_due",
     # 1 if a process answers with its metrics, by process; only under `headwater up`.
     "headwater_process_answers",
 ]
@@ -69,6 +73,8 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_sink_tripwire_total": ("sink",),
     "headwater_sink_retracted_events_total": (),
     "headwater_http_answers_total": ("route", "status"),
+    "headwater_erasures_total": ("status",),
+    "headwater_erasures_due": (),
     "headwater_sink_lag_records": ("sink", "partition"),
     "headwater_lane_lag_records": ("topic", "lane"),
     "headwater_stuck_seconds": ("topic", "partition"),

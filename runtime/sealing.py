@@ -20,6 +20,7 @@ from schemas.errors import SettingInvalid, StoreRefused
 
 IdType = Literal["user", "anonymous", "email"]
 PID_BYTES = 16
+ERASURE_ID_BYTES = 16
 KEY_BYTES = 32
 KEY_VERSION = 1
 _NONCE_BYTES = 12
@@ -28,13 +29,18 @@ _IDENTIFIER = b"identifier"
 
 
 class Person:
-    """One person's pid and, behind `seal` and `unseal`, their data key."""
+    """One person's pid and, behind `seal` and `unseal`, their data key.
 
-    __slots__ = ("_cipher", "key_version", "pid")
+    What happened at `erased_before_ms` or earlier belongs to a past that was erased, under another
+    pid: it must not be taken in under this one. 0 for most.
+    """
+
+    __slots__ = ("_cipher", "erased_before_ms", "key_version", "pid")
 
     def __init__(self, pid: bytes, data_key: bytes, key_version: int = KEY_VERSION) -> None:
         self.pid = pid
         self.key_version = key_version
+        self.erased_before_ms = 0
         self._cipher = AESGCM(data_key)
 
     def seal(self, plain: bytes, event_id: bytes) -> bytes:
@@ -68,6 +74,10 @@ class KeyRing:
     def hash_of(self, id_type: IdType, external_id: str) -> str:
         """HMAC-SHA256 of the identifier in hex: the name of its row."""
         return hmac.digest(self._pepper, frame(id_type, external_id), "sha256").hex()
+
+    def erasure_id_of(self, pid: bytes) -> bytes:
+        """The id of this pid's one erasure, which tells nothing of the pid."""
+        return hmac.digest(self._pepper, b"erasure|" + pid, "sha256")[:ERASURE_ID_BYTES]
 
     def new_person(self) -> tuple[Person, bytes]:
         """A person nobody has yet, with the wrapped data key: 60 bytes."""

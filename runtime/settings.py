@@ -214,6 +214,28 @@ class Attribution(Section):
     window_days: int = Field(5, ge=1, le=365)
 
 
+class Erasure(Section):
+    """`[erasure]`: how people are forgotten, and how that is proved."""
+
+    signing_key_file: str = Field(
+        "", description="32 bytes in hex: the Ed25519 key that signs certificates"
+    )
+    backups_days: int = Field(30, ge=0, le=3650, description="longest life of any backup")
+    look_every_hours: int = Field(
+        24, ge=1, le=8760, description="between two looks at an erasure that is not final"
+    )
+    rewrite_every_hours: int = Field(
+        24, ge=0, le=8760, description="between two rewrites of ClickHouse's parts, at least"
+    )
+    keep_consent_proof: bool = Field(
+        False, description="keep keyed hash and pid linked: consents stay provable"
+    )
+    sign_up_events: tuple[str, ...] = Field(
+        ("Signed Up", "Account Created"),
+        description="track events by which an erased person comes back as somebody new",
+    )
+
+
 class Settings(Section):
     """Everything, with the defaults of a first start."""
 
@@ -239,6 +261,7 @@ class Settings(Section):
     tables: Tables = Tables()
     attribution: Attribution = Attribution()
     time: Time = Time()
+    erasure: Erasure = Erasure()
 
     @field_validator("topics")
     @classmethod

@@ -23,6 +23,9 @@ from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.topics import DAY_MS, Topic
 
 HOUR_MS = 3_600_000
+COMPACTED_WITHIN_MS = HOUR_MS
+SEGMENT_MS = HOUR_MS // 2
+TOMBSTONE_MS = 7 * DAY_MS
 ANSWER_WITHIN_S = 30.0
 
 
@@ -117,6 +120,14 @@ def segment_ms_of(retention_ms: int) -> int:
     return min(7 * DAY_MS, retention_ms // 10)
 
 
+def gone_after_ms(topic: Topic, settings: Settings) -> int:
+    """How long a record is on the disk at most; of a compacted topic its key after a tombstone."""
+    retention_ms = retention_ms_of(topic, settings)
+    if retention_ms is None:
+        return 2 * (SEGMENT_MS + COMPACTED_WITHIN_MS) + TOMBSTONE_MS
+    return retention_ms + segment_ms_of(retention_ms)
+
+
 def topic_config(topic: Topic, settings: Settings) -> dict[str, str]:
     """Kafka's settings of a topic: retention, or compaction that keeps up with erasure."""
     config = {"max.message.bytes": str(topic.max_message_bytes)}
@@ -127,9 +138,9 @@ def topic_config(topic: Topic, settings: Settings) -> dict[str, str]:
         # An erased person's older records are gone from closed segments within these bounds.
         return config | {
             "cleanup.policy": "compact",
-            "max.compaction.lag.ms": str(HOUR_MS),
-            "segment.ms": str(HOUR_MS // 2),
-            "delete.retention.ms": str(7 * DAY_MS),
+            "max.compaction.lag.ms": str(COMPACTED_WITHIN_MS),
+            "segment.ms": str(SEGMENT_MS),
+            "delete.retention.ms": str(TOMBSTONE_MS),
             "min.cleanable.dirty.ratio": "0.2",
         }
     return config | {

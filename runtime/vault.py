@@ -9,8 +9,9 @@ vault that is known by its mark refuses when it has lost rows instead of making 
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
 import redis
@@ -31,6 +32,7 @@ from runtime.vault_rows import (
     SUPPRESS,
     Answers,
     Batch,
+    Erased,
     Identifier,
     Resolved,
     Suppressed,
@@ -41,12 +43,14 @@ from runtime.vault_rows import (
 )
 from schemas.errors import SettingInvalid, StoreRefused
 
-__all__ = ["AsyncVault", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
+__all__ = ["AsyncVault", "Erased", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
 
 ANSWER_WITHIN_S = 5.0
 # Below ANSWER_WITHIN_S, so that a slow disk is heard of instead of guessed.
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
 C = TypeVar("C")
+SignUps = Mapping[Identifier, int]
+NOBODY: SignUps = MappingProxyType({})
 
 
 class _EitherVault(ABC, Generic[C]):
@@ -91,8 +95,16 @@ class _EitherVault(ABC, Generic[C]):
         """True once a vault that has lost rows, or another, would be refused."""
         return bool(self._mark)
 
-    def _batch(self, identifiers: Sequence[Identifier]) -> Batch:
-        return Batch(self._ring, self._prefix, identifiers, self._mark, self._made)
+    def erasure_id_of(self, pid: bytes) -> bytes:
+        """The id of the erasure of `pid`: a pid is erased once, so asking twice is asking once."""
+        return self._ring.erasure_id_of(pid)
+
+    def hash_of(self, id_type: IdType, external_id: str) -> str:
+        """The keyed hash by which the identifier is known here, in hex."""
+        return self._ring.hash_of(*canonical(id_type, external_id))
+
+    def _batch(self, identifiers: Sequence[Identifier], signed_up: SignUps = NOBODY) -> Batch:
+        return Batch(self._ring, self._prefix, identifiers, self._mark, self._made, signed_up)
 
     def _note_create(self, batch: Batch, answers: Answers) -> None:
         made = batch.note_create(answers)
@@ -137,10 +149,16 @@ class Vault(_EitherVault["redis.Redis"]):
             if self._is_durable:
                 require_durable(run(*_WAITAOF))
 
-    def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
+    def resolve(
+        self, identifiers: Sequence[Identifier], signed_up_at_ms: SignUps = NOBODY
+    ) -> list[Resolved]:
         """The person behind each identifier, in order: a Person, made and durable where new, or
-        Suppressed."""
-        batch = self._batch(identifiers)
+        Suppressed.
+
+        One who was erased is made anew, as somebody else, only if `signed_up_at_ms` says that
+        somebody signed up as that identifier after the erasure.
+        """
+        batch = self._batch(identifiers, signed_up_at_ms)
         with faults():
             if batch.note_look_up(self._look_up(batch)):
                 self._note_create(batch, self._write(RESOLVE, batch.create()))
@@ -148,11 +166,15 @@ class Vault(_EitherVault["redis.Redis"]):
 
     def lookup(self, id_type: IdType, external_id: str) -> Person | None:
         """The person behind an identifier; None when unknown or erased. Creates nothing."""
+        found = self.find(id_type, external_id)
+        return found if isinstance(found, Person) else None
+
+    def find(self, id_type: IdType, external_id: str) -> Resolved | None:
+        """As `lookup`, but tells erased from unknown."""
         batch = self._batch([(id_type, external_id)])
         with faults():
             batch.note_look_up(self._look_up(batch))
-        found = batch.found[0]
-        return found if isinstance(found, Person) else None
+        return batch.found[0]
 
     def identifiers_of(self, pids: Sequence[bytes]) -> list[tuple[Person, str, str] | None]:
         """For each pid: the person, and type and value of the identifier that the row was made for.
@@ -171,10 +193,39 @@ class Vault(_EitherVault["redis.Redis"]):
 
         Gives the pid that was behind it. Repeating it changes only the time.
         """
-        hashed = self._ring.hash_of(*canonical(id_type, external_id))
-        with faults():
-            pid = self._write(SUPPRESS, [self._prefix, hashed, str(erased_at_ms)])
+        (pid,) = self._suppress([(self.hash_of(id_type, external_id), erased_at_ms, "", "")])
         return bytes.fromhex(pid.decode()) if pid else None
+
+    def suppress_erased(self, erased: Sequence[Erased]) -> None:
+        """Each is suppressed, and its row and data key are gone, durably; repeatable at any time.
+
+        The erasure is found by the identifier from now on. Whoever signed up as the same identifier
+        since is somebody else, and stays.
+        """
+        if erased:
+            self._suppress(
+                [(e.subject, e.erased_at_ms, e.erasure_id.hex(), e.pid.hex()) for e in erased]
+            )
+
+    def remains_of(self, erased: Sequence[Erased]) -> list[int]:
+        """Of each: how many rows it still has, and one more if it is not suppressed.
+
+        Of an unknown subject ("") only the pid's own row can be looked for.
+        """
+        with faults():
+            pipe = self._client.pipeline(transaction=False)
+            for each in erased:
+                pid = each.pid.hex()
+                pipe.exists(f"{self._prefix}key:{pid}", f"{self._prefix}consent:{pid}")
+                pipe.get(f"{self._prefix}id:{each.subject}")
+                pipe.exists(f"{self._prefix}suppressed:{each.subject}")
+            answers = iter(pipe.execute())
+        return [
+            next(answers)
+            + (next(answers) == each.pid.hex().encode())
+            + (not next(answers) and each.subject != "")
+            for each in erased
+        ]
 
     def close(self) -> None:
         """Give the connections back."""
@@ -192,6 +243,20 @@ class Vault(_EitherVault["redis.Redis"]):
 
     def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
         return self._written(self._queue_write(script, args).execute())
+
+    def _suppress(self, rows: Sequence[tuple[str, int, str, str]]) -> list[bytes | None]:
+        """The pids that were behind rows of (hash, erased at ms, erasure, pid), once durable."""
+        with faults():
+            client: Any = self._client
+            pipe = client.pipeline(transaction=False)
+            for row in rows:
+                pipe.eval(SUPPRESS, 0, self._prefix, *map(str, row))
+            if self._is_durable:
+                pipe.execute_command(*_WAITAOF)
+            answers = pipe.execute()
+            if self._is_durable:
+                require_durable(answers[-1])
+        return list(answers[: len(rows)])
 
 
 class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
@@ -232,9 +297,11 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
             await self._write(BEGIN, [self._prefix, os.urandom(16).hex()])
         await self.check()
 
-    async def resolve(self, identifiers: Sequence[Identifier]) -> list[Resolved]:
+    async def resolve(
+        self, identifiers: Sequence[Identifier], signed_up_at_ms: SignUps = NOBODY
+    ) -> list[Resolved]:
         """As in Vault."""
-        batch = self._batch(identifiers)
+        batch = self._batch(identifiers, signed_up_at_ms)
         with faults():
             if batch.note_look_up(await self._look_up(batch)):
                 self._note_create(batch, await self._write(RESOLVE, batch.create()))

@@ -2,9 +2,11 @@
 
 `id:<hash of the identifier>` holds a random pid in hex. `key:<pid>` is a hash: `k` the wrapped data
 key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<hash>` holds when its
-person was erased, and stays. `consent:<pid>` is what they decided (runtime/consent_overlay.py). One
-script looks up or creates a whole batch, so two producers that meet the same new person agree on
-one pid, and an erased one is never made anew in between.
+person was erased (ms) and by which erasure, and stays. `consent:<pid>` is what they decided
+(runtime/consent_overlay.py). One script looks up or creates a whole batch, so two producers that
+meet the same new person agree on one pid, and an erased one is never made anew in between: but for
+a sign-up that happened after the erasure, which gets a new pid and learns when the past ended (ADR
+0011).
 
 `mark` is a hash: `id`, made with the vault, and `made`, how many rows it ever made. A server that
 lost its rows would give everybody a second pid and nobody would notice: so the script refuses when
@@ -14,6 +16,7 @@ lost its rows would give everybody a second pid and nobody would notice: so the 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
+from types import MappingProxyType
 from typing import Any
 
 from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, normalise_email, unframe
@@ -26,11 +29,13 @@ seconds behind. Who finds so young a row waits for it as its maker does."""
 
 _PEOPLE = "analytics, personalisation, accountability"
 
-# Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 4), id of the mark (""
+# Arguments: prefix, fresh ms, number of arguments for each identifier (1 or 5), id of the mark (""
 # for any), rows ever made at least, and for each identifier: hash, candidate pid, wrapped key,
-# sealed identifier (without a candidate: look up only). Answers one string for each, because a
-# client parses few long ones faster than many short ones: '-' missing, 'e' and when it was erased
-# (ms), or 'f' (fresh) or 'p', pid, wrapped key; after candidates also how many rows were ever made.
+# sealed identifier, when somebody signed up as it (ms; 0 for nobody); without a candidate: look up
+# only. Answers one string for each, because a client parses few long ones faster than many short
+# ones: '-' missing, 'e' and what suppresses it (erased at ms, ':' and the erasure), or 'f' (fresh)
+# or 'p', pid, wrapped key. Of one who signed up after an erasure: 'g' (fresh) or 'r', pid, 16
+# digits of erased at ms, wrapped key. After candidates also how many rows were ever made.
 # Given a candidate, a fresh row is touched: WAITAOF covers only what its own connection wrote.
 RESOLVE = """
 local prefix, fresh, step = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -42,31 +47,36 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers, made = {}, 0
 for i = 6, #ARGV, step do
-  local hash, candidate = ARGV[i], step == 4 and ARGV[i + 1]
+  local hash, candidate = ARGV[i], step == 5 and ARGV[i + 1]
   local erased = redis.call('GET', prefix .. 'suppressed:' .. hash)
-  local pid = not erased and redis.call('GET', prefix .. 'id:' .. hash)
-  local answer = '-'
+  local pid = redis.call('GET', prefix .. 'id:' .. hash)
+  local old, new, since = 'p', 'f', ''
+  local erased_ms = erased and tonumber(string.match(erased, '^%d+'))
   if erased then
-    answer = 'e' .. erased
-  elseif pid then
+    old, new, since = 'r', 'g', string.format('%016d', erased_ms)
+  end
+  local answer = '-'
+  if pid then
     local row = prefix .. 'key:' .. pid
     local held = redis.call('HMGET', row, 'k', 'c')
-    local kind = 'p'
+    local kind = old
     if now - tonumber(held[2] or 0) < fresh then
-      kind = 'f'
+      kind = new
       if candidate then redis.call('HSET', row, 'c', held[2]) end
     end
-    answer = kind .. pid .. (held[1] or '')
+    answer = kind .. pid .. since .. (held[1] or '')
+  elseif erased and not (candidate and tonumber(ARGV[i + 4]) > erased_ms) then
+    answer = 'e' .. erased
   elseif candidate then
     redis.call('HSET', prefix .. 'key:' .. candidate,
                'k', ARGV[i + 2], 'i', ARGV[i + 3], 'c', string.format('%d', now))
     redis.call('SET', prefix .. 'id:' .. hash, candidate)
     made = made + 1
-    answer = 'f' .. candidate .. ARGV[i + 2]
+    answer = new .. candidate .. since .. ARGV[i + 2]
   end
   answers[#answers + 1] = answer
 end
-if step == 4 then
+if step == 5 then
   answers[#answers + 1] = tostring(redis.call('HINCRBY', prefix .. 'mark', 'made', made))
 end
 return answers
@@ -76,15 +86,30 @@ RESOLVE_SHA = sha1(RESOLVE.encode(), usedforsecurity=False).hexdigest()
 # Arguments: prefix, id. The first to come decides.
 BEGIN = "return redis.call('HSETNX', ARGV[1] .. 'mark', 'id', ARGV[2])"
 
-# Arguments: prefix, hash, erased at ms. Answers the pid that was behind it.
+# Arguments: prefix, hash, erased at ms, id of the erasure or "", pid to erase or "" for whoever is
+# there. Answers the pid that was behind the identifier. Somebody who signed up since has another
+# pid, and keeps it. The erasure's row is told whose it is: nothing else leads back to the person.
 SUPPRESS = """
-local row = ARGV[1] .. 'id:' .. ARGV[2]
-local pid = redis.call('GET', row)
-redis.call('SET', ARGV[1] .. 'suppressed:' .. ARGV[2], ARGV[3])
-if pid then
-  redis.call('DEL', row, ARGV[1] .. 'key:' .. pid, ARGV[1] .. 'consent:' .. pid)
+local prefix, hash, erased_ms, erasure, expected = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local row, by = prefix .. 'id:' .. hash, erased_ms
+if erasure ~= '' then
+  by = by .. ':' .. erasure
+  redis.call('HSET', prefix .. 'erasure:' .. erasure, 'subject', hash)
 end
-return pid
+local suppressed = prefix .. 'suppressed:' .. hash
+local had = redis.call('GET', suppressed)
+if not had or tonumber(string.match(had, '^%d+')) <= tonumber(erased_ms) then
+  redis.call('SET', suppressed, by)
+end
+if expected ~= '' then
+  redis.call('DEL', prefix .. 'key:' .. expected, prefix .. 'consent:' .. expected)
+end
+local pid = redis.call('GET', row)
+if pid and (expected == '' or pid == expected) then
+  redis.call('DEL', row, prefix .. 'key:' .. pid, prefix .. 'consent:' .. pid)
+  return pid
+end
+return false
 """
 
 LAYOUT = (
@@ -108,7 +133,14 @@ LAYOUT = (
         "suppressed:{hash}",
         "vault",
         "for good: it keeps erased people from coming back",
-        (held("value", "technical", "accountability", "When the identifier's person was erased"),),
+        (
+            held(
+                "value",
+                "technical",
+                "accountability",
+                "When and by which erasure it was erased",
+            ),
+        ),
     ),
     Layout(
         "mark",
@@ -124,8 +156,11 @@ LAYOUT = (
 
 Identifier = tuple[IdType, str]
 Answers = Sequence[bytes]
-_MISSING, _FRESH, _ERASED = b"-", b"f", b"e"
+_MISSING, _ERASED = b"-", b"e"
+_FRESH = (b"f", b"g")
+_RETURNED = (b"g", b"r")
 _PID_END = 1 + 2 * PID_BYTES
+_SINCE_END = _PID_END + 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +168,20 @@ class Suppressed:
     """The identifier's person was erased then; nothing of theirs may be kept."""
 
     erased_at_ms: int
+    erasure_id: bytes | None = None
 
 
 Resolved = Person | Suppressed
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """Who is to be gone: `subject` is the hash of the identifier, `pid` was behind it."""
+
+    subject: str
+    pid: bytes
+    erased_at_ms: int
+    erasure_id: bytes
 
 
 class Batch:
@@ -148,8 +194,10 @@ class Batch:
         identifiers: Sequence[Identifier],
         mark: bytes = b"",
         made: int = 0,
+        signed_up_at_ms: Mapping[Identifier, int] = MappingProxyType({}),
     ) -> None:
         self._ring = ring
+        self._signed_up = [signed_up_at_ms.get(identifier, 0) for identifier in identifiers]
         self._identifiers = [canonical(*identifier) for identifier in identifiers]
         self._hashes = [ring.hash_of(*identifier) for identifier in self._identifiers]
         self._head: tuple[str, str] = (prefix, str(FRESH_MS))
@@ -164,19 +212,24 @@ class Batch:
     def note_look_up(self, answers: Answers) -> bool:
         """Take the first answers; True if a second pass must create rows or see them durable."""
         for at, answer in enumerate(answers):
-            if answer[:1] in (_MISSING, _FRESH):
-                self._unsure.append(at)
             if answer != _MISSING:
-                self._found[at] = self._read(answer)
+                found = self._found[at] = self._read(answer)
+                if isinstance(found, Suppressed):
+                    if found.erased_at_ms < self._signed_up[at]:
+                        self._unsure.append(at)
+                    continue
+            if answer[:1] == _MISSING or answer[:1] in _FRESH:
+                self._unsure.append(at)
         return bool(self._unsure)
 
     def create(self) -> list[str | bytes]:
         """Arguments of the second pass: a candidate for each row that is missing or fresh."""
-        args: list[str | bytes] = [*self._head, "4", *self._known]
+        args: list[str | bytes] = [*self._head, "5", *self._known]
         for at in self._unsure:
             person, wrapped = self._ring.new_person()
             sealed = person.seal_identifier(frame(*self._identifiers[at]))
-            args += (self._hashes[at], person.pid.hex(), wrapped, sealed)
+            signed_up = str(self._signed_up[at])
+            args += (self._hashes[at], person.pid.hex(), wrapped, sealed, signed_up)
         return args
 
     def note_create(self, answers: Answers) -> int:
@@ -199,13 +252,19 @@ class Batch:
 
     def _read(self, answer: bytes) -> Resolved:
         if answer[:1] == _ERASED:
-            return Suppressed(int(answer[1:]))
+            at_ms, _, erasure_id = answer[1:].partition(b":")
+            return Suppressed(int(at_ms), bytes.fromhex(erasure_id.decode()) or None)
         pid, wrapped = bytes.fromhex(answer[1:_PID_END].decode()), answer[_PID_END:]
+        erased_before_ms = 0
+        if answer[:1] in _RETURNED:
+            erased_before_ms, wrapped = int(answer[_PID_END:_SINCE_END]), answer[_SINCE_END:]
         if not wrapped:
             raise StoreRefused(
                 f"the vault has lost the data key of pid {pid.hex()}; restore its latest backup"
             )
-        return self._ring.person(pid, wrapped)
+        person = self._ring.person(pid, wrapped)
+        person.erased_before_ms = erased_before_ms
+        return person
 
 
 def canonical(id_type: IdType, external_id: str) -> Identifier:

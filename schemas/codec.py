@@ -44,6 +44,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         subjects.Sightings,
         requests.ConsentChanged,
         requests.ErasureRequested,
+        requests.Erased,
     )
 } | {"Spent": subjects.Money, "Refunded": subjects.Money}
 
@@ -171,3 +172,4 @@ CURSOR: Codec[subjects.Cursor] = Codec(subjects.Cursor)
 SIGHTINGS: Codec[subjects.Sightings] = Codec(subjects.Sightings)
 CONSENT_CHANGED: Codec[requests.ConsentChanged] = Codec(requests.ConsentChanged)
 ERASURE_REQUESTED: Codec[requests.ErasureRequested] = Codec(requests.ErasureRequested)
+ERASED: Codec[requests.Erased] = Codec(requests.Erased)

@@ -73,5 +73,18 @@ RATES: Mapping[str, tuple[str, str]] = MappingProxyType(
 )
 """Dividend and divisor; null when the divisor is zero. `aov` (revenue / orders) is by currency."""
 
+NO_CAMPAIGN_AT_ALL = ""
+"""Campaign of the rows of `facts` that are no facts (an event that names none has '(none)')."""
+
+ERASED_MARK = "erased"
+"""Metric of the row by which a pid is marked: anonymous sums stand for its facts from then on."""
+
+ERASED_RECORDS = "records"
+"""Metric of the row that says how many events' facts such sums stand for."""
+
+ERASED_PIDS = f"(SELECT pid FROM facts WHERE campaign_id = '' AND metric = '{ERASED_MARK}')"  # noqa: S608
+COUNTED = f"(campaign_id != '' AND pid NOT IN {ERASED_PIDS})"
+"""Condition on `facts` of every reader: what counts. Sums that stand for facts do."""
+
 MICRO = 1_000_000
 MINUTE_MS = 60_000

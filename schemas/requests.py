@@ -2,6 +2,9 @@
 
 import msgspec
 
+ERASE, FORGET = "erase", "forget"
+"""Phases of an erasure, as the lanes hear of them."""
+
 
 class ConsentChanged(msgspec.Struct, frozen=True, gc=False):
     """One decision with its proof (GDPR Art. 7(1)); see consents.avsc."""
@@ -31,3 +34,21 @@ class ErasureRequested(msgspec.Struct, frozen=True, gc=False):
     pid: bytes
     requested_at_ms: int
     reason: str
+    subjects: list[str] = []
+    phase: str = ERASE
+
+
+class Erased(msgspec.Struct, frozen=True, gc=False):
+    """Everything of the person lies before this record in its partition; see erased.avsc."""
+
+    erasure_id: bytes
+    pid: bytes
+    erased_at_ms: int
+    salt: bytes
+    generation: int
+    lane: int
+    seq: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    index: int

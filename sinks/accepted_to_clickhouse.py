@@ -42,6 +42,7 @@ from sinks.rules.counters import (
     people_to_look_up,
     plan_write,
     tally,
+    tally_erasures,
     tally_retraction,
 )
 from sinks.rules.retract import KnownFact, person_from
@@ -78,7 +79,8 @@ class Store(Protocol):
         self, partition: int, keys: list[CounterKey]
     ) -> dict[CounterKey, Counter]: ...
     def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]: ...
-    def facts_of(self, partition: int, people: list[bytes]) -> list[KnownFact]: ...
+    def facts_of(self, partition: int | None, people: list[bytes]) -> list[KnownFact]: ...
+    def erased_people(self, people: list[bytes]) -> set[bytes]: ...
     def insert_facts(self, facts: list[Fact]) -> None: ...
     def insert_marks(self, marks: list[Mark]) -> None: ...
     def insert_counters(self, counters: list[CounterRow]) -> None: ...
@@ -211,6 +213,7 @@ class AcceptedToClickHouse(GroupSink):
                 return False
         facts = [fact for plan in plans for fact in plan.facts]
         marks = [mark for plan in plans for mark in plan.marks]
+        stand_ins = [row for plan in plans for row in plan.stand_ins]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]
         at_ms = self._clock()
@@ -218,6 +221,7 @@ class AcceptedToClickHouse(GroupSink):
         def insert() -> list[int]:
             self._store.insert_facts(facts)
             self._store.insert_marks(marks)
+            self._store.insert_marks(stand_ins)
             self._store.insert_counters(counters)
             # Progress last: a crash above repeats the same rows with the same versions and changes
             # nothing. The other order loses the batch.
@@ -275,6 +279,8 @@ class AcceptedToClickHouse(GroupSink):
     def _plan(self, prefix: Prefix, run: Run) -> Plan:
         if run.other is not None:
             done = self._retract(prefix, run.other, run.next_offset - 1)
+        elif run.erased:
+            done = self._erase(prefix, run)
         else:
             self._look_up(prefix, people_to_look_up(prefix, run.events))
             done = tally(prefix, run.events, run.next_offset)
@@ -295,6 +301,16 @@ class AcceptedToClickHouse(GroupSink):
             lambda: self._store.facts_of(prefix.kp, [retracted.pid]), "load a person's facts"
         )
         return tally_retraction(prefix, retracted, offset, facts, self._visit_gap_ms)
+
+    def _erase(self, prefix: Prefix, run: Run) -> Tally:
+        """Stand-ins, and nothing of the facts: the role `erasure` deletes these, many at once."""
+        self._has_looked = True
+        people = sorted({erased.pid for _, erased in run.erased})
+        # In this order: who deletes facts waits for the stand-ins, so whoever has none yet when the
+        # facts are read, and still none after it, had lost nothing.
+        facts = self._retry(lambda: self._store.facts_of(None, people), "load people's facts")
+        already = self._retry(lambda: self._store.erased_people(people), "load erased people")
+        return tally_erasures(prefix, run.erased, run.next_offset, facts, already)
 
     def _look_up(self, prefix: Prefix, people: set[bytes]) -> None:
         if not people:

@@ -4,7 +4,7 @@ One insert a table and call, acknowledged when its part is synced to disk. Colum
 (Native format), with ints for times: rows and datetimes would cost most of a sink's CPU.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -12,6 +12,7 @@ from clickhouse_connect.driver.insert import InsertContext
 
 from runtime.clickhouse import answering, connect, literal
 from runtime.settings import Settings
+from schemas.counters import ERASED_MARK, NO_CAMPAIGN_AT_ALL
 from sinks.rules.counters import COUNTER_COLUMNS, Counter, CounterRow, Mark, Progress
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import FACT_COLUMNS, CounterKey, Fact
@@ -149,19 +150,29 @@ class CounterStore:
         )
         return [(bytes(pid), generation, next_offset - 1) for pid, generation, next_offset in rows]
 
-    def facts_of(self, partition: int, people: Sequence[bytes]) -> list[KnownFact]:
-        """All facts of these people in the partition, of every generation."""
+    def facts_of(self, partition: int | None, people: Sequence[bytes]) -> list[KnownFact]:
+        """All facts of these people in the partition (None: in any), of every generation."""
         found: list[KnownFact] = []
-        for start in range(0, len(people), PEOPLE_PER_QUERY):
-            pids = ",".join(
-                f"unhex('{pid.hex()}')" for pid in people[start : start + PEOPLE_PER_QUERY]
-            )
+        there = "" if partition is None else f"kp = {int(partition)} AND "
+        for pids in _listed(people):
             # The condition holds numbers and hexadecimal digits of our own.
-            sql = f"SELECT {_READ_FACT} FROM facts FINAL WHERE kp = {int(partition)} AND pid IN ({pids})"  # noqa: E501, S608
+            sql = f"SELECT {_READ_FACT} FROM facts FINAL WHERE {there}pid IN ({pids})"  # noqa: S608
             for *fact, generation, next_offset in self._ask(sql, None, "for facts of a person"):
                 fact[6], fact[7] = bytes(fact[6]), bytes(fact[7])
                 at = (generation, next_offset - 1) if next_offset else None
                 found.append(KnownFact(tuple(fact), at))
+        return found
+
+    def erased_people(self, people: Sequence[bytes]) -> set[bytes]:
+        """Those of them whose facts have stand-ins."""
+        found: set[bytes] = set()
+        for pids in _listed(people):
+            sql = (
+                "SELECT DISTINCT pid FROM facts WHERE campaign_id = {campaign:String} "  # noqa: S608
+                f"AND metric = {{metric:String}} AND pid IN ({pids})"
+            )
+            asked = {"campaign": NO_CAMPAIGN_AT_ALL, "metric": ERASED_MARK}
+            found.update(bytes(row[0]) for row in self._ask(sql, asked, "for erased people"))
         return found
 
     # -- writing, in this order
@@ -235,3 +246,9 @@ class CounterStore:
                 self._inserts.pop(name, None)
                 raise
             context.data = None
+
+
+def _listed(people: Sequence[bytes]) -> Iterator[str]:
+    """`people` as lists of literals for a query each."""
+    for start in range(0, len(people), PEOPLE_PER_QUERY):
+        yield ",".join(f"unhex('{pid.hex()}')" for pid in people[start : start + PEOPLE_PER_QUERY])

@@ -17,8 +17,19 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from runtime.kafka_reader import log_ends
 from runtime.settings import Kafka, Settings
 from runtime.topics_admin import ensure_topics
-from schemas.codec import ACCEPTED, COLLECTED, CURSOR, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
+from schemas.codec import (
+    ACCEPTED,
+    COLLECTED,
+    CURSOR,
+    ERASED,
+    HEADER_BYTES,
+    REJECTED,
+    RETRACTED,
+    SUBJECT,
+    Codec,
+)
 from schemas.events import Accepted, Collected, Rejected, Retracted
+from schemas.requests import Erased
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Cursor, Subject
 from schemas.topics import PARTITIONER, Topics
 from tests.stream_worker import Worker
@@ -165,12 +176,17 @@ class Log:
     def accepted(self) -> list[Accepted]:
         """Every committed accepted event."""
         records = self.read(self.topics.accepted)
-        return [ACCEPTED.decode(value) for _, _, value in records if not _is_retraction(value)]
+        return [ACCEPTED.decode(value) for _, _, value in records if _is_accepted(value)]
 
     def retracted(self) -> list[Retracted]:
         """Every committed retraction."""
         records = self.read(self.topics.accepted)
-        return [RETRACTED.decode(value) for _, _, value in records if _is_retraction(value)]
+        return [RETRACTED.decode(value) for _, _, value in records if _is(RETRACTED, value)]
+
+    def erased(self) -> list[Erased]:
+        """Every committed word that all of a person has passed."""
+        records = self.read(self.topics.accepted)
+        return [ERASED.decode(value) for _, _, value in records if _is(ERASED, value)]
 
     def rejected(self) -> list[Rejected]:
         """Every committed rejection."""
@@ -186,10 +202,11 @@ class Log:
 
     def subjects(self) -> dict[bytes, Subject]:
         """pid -> the newest committed state of the person."""
+        newest = {key: value for _, key, value in self.read(self.topics.subjects)}
         return {
             key: SUBJECT.decode(value)
-            for _, key, value in self.read(self.topics.subjects)
-            if len(key) == PID_BYTES
+            for key, value in newest.items()
+            if len(key) == PID_BYTES and value is not None
         }
 
     def withheld(self) -> Counter[str]:
@@ -279,5 +296,9 @@ def _cents(order: Collected) -> int:
     return int(orjson.loads(order.clear)["properties"]["total"].replace(".", ""))
 
 
-def _is_retraction(value: bytes | None) -> bool:
-    return value is not None and value[:HEADER_BYTES] == RETRACTED.header
+def _is(codec: Codec[Any], value: bytes | None) -> bool:
+    return value is not None and value[:HEADER_BYTES] == codec.header
+
+
+def _is_accepted(value: bytes | None) -> bool:
+    return not _is(RETRACTED, value) and not _is(ERASED, value)

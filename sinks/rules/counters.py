@@ -7,12 +7,14 @@ ran 20,000 random schedules of crashes and zombies (tests/model/test_counters.py
 this code); without the guard or without the order of the writes it fails within a few.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
 from schemas.events import EMAIL_EVENTS, Accepted, Retracted
+from schemas.requests import Erased
+from sinks.rules.residuals import residuals
 from sinks.rules.retract import (
     KnownFact,
     Marked,
@@ -106,6 +108,8 @@ class Tally:
     added: dict[CounterKey, list[tuple[int, int]]] = field(default_factory=dict)
     """Of each counter: (offset, addition), offsets rising."""
     repeats: list[Repeat] = field(default_factory=list)
+    stand_ins: list[Mark] = field(default_factory=list)
+    """What takes the place of erased people's facts: written whole, in one insert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,7 @@ class Plan:
     marks: list[Mark]
     counters: list[CounterRow]
     progress: Progress
+    stand_ins: list[Mark] = field(default_factory=list)
 
 
 def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: int) -> Tally:
@@ -226,6 +231,43 @@ def tally_retraction(
     return done
 
 
+def tally_erasures(
+    prefix: Prefix,
+    run: Sequence[tuple[int, Erased]],
+    next_offset: int,
+    facts: Iterable[KnownFact],
+    already: Collection[bytes],
+) -> Tally:
+    """What stands in for the facts of everybody in `run` is in the answer; no counter changes.
+
+    `facts` are all of these people, in every partition, and were read before `already`, those whose
+    stand-ins are there: whoever is not among them had all their facts when they were read.
+    """
+    done = Tally(next_offset)
+    by_pid: dict[bytes, list[KnownFact]] = {}
+    for known in facts:
+        by_pid.setdefault(known.fact[6], []).append(known)
+    for offset, erased in run:
+        if offset < _counted(prefix, erased.generation):
+            continue
+        found = (erased.generation, erased.seq, erased.index)
+        highest = prefix.highest.get(erased.lane)
+        if highest is not None and found <= highest:
+            done.repeats.append(Repeat(offset, erased.lane, found, highest))
+            continue
+        prefix.highest[erased.lane] = found
+        prefix.marked.pop(erased.pid, None)
+        if erased.pid not in already:
+            for row in residuals(erased, prefix.kp, by_pid.get(erased.pid, ())):
+                generation, at = row.retracted_at or (0, NEVER)
+                done.stand_ins.append((row.fact, generation, at))
+    return done
+
+
+NEVER = -1
+"""Offset of what took a fact back, of one that nothing did."""
+
+
 def mark_people(prefix: Prefix, retracted: Iterable[tuple[bytes, int, int]]) -> None:
     """Those with a retraction in the prefix are marked; of each (pid, generation, offset)."""
     for pid, generation, offset in retracted:
@@ -281,7 +323,7 @@ def plan_write(prefix: Prefix, done: Tally) -> Plan:
         rows.append((*key, prefix.kp, value, last_offset))
     prefix.next_offset = done.next_offset
     progress = Progress(prefix.kp, done.next_offset, prefix.records, dict(prefix.highest))
-    return Plan(done.facts, done.marks, rows, progress)
+    return Plan(done.facts, done.marks, rows, progress, done.stand_ins)
 
 
 def forget_idle(prefix: Prefix, done: Tally, *, limit: int) -> None:

@@ -2,29 +2,35 @@
 
 Accepted events may be written in any number at once. Among them come other records, told apart by
 the schema that each names: they speak of events before them, so each is written by itself, when
-everything before it is durable.
+everything before it is durable. Erasures that follow each other are written together: they speak of
+different people, and thousands may come at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from schemas.codec import ACCEPTED, HEADER_BYTES, RETRACTED, Malformed
+from schemas.codec import ACCEPTED, ERASED, HEADER_BYTES, RETRACTED, Malformed
 from schemas.errors import StoreRefused
 from schemas.events import Accepted, Retracted
+from schemas.requests import Erased
 
-Other = Retracted
+Other = Retracted | Erased
 """What may come among accepted events."""
 
-_DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {RETRACTED.header: RETRACTED.decode}
+_DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {
+    RETRACTED.header: RETRACTED.decode,
+    ERASED.header: ERASED.decode,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is written together of one partition: events, or one record of another kind."""
+    """What is written together of one partition: events, erasures, or one retraction."""
 
     next_offset: int
     events: list[tuple[int, Accepted]] = field(default_factory=list)
-    other: Other | None = None
+    other: Retracted | None = None
+    erased: list[tuple[int, Erased]] = field(default_factory=list)
 
 
 def split_into_runs(
@@ -57,6 +63,11 @@ def split_into_runs(
         if events:
             runs.append(Run(offset, events))
             events = []
-        runs.append(Run(offset + 1, other=other))
+        if isinstance(other, Retracted):
+            runs.append(Run(offset + 1, other=other))
+        elif runs and runs[-1].erased:
+            runs[-1] = Run(offset + 1, erased=[*runs[-1].erased, (offset, other)])
+        else:
+            runs.append(Run(offset + 1, erased=[(offset, other)]))
     runs.append(Run(next_offset, events))
     return runs

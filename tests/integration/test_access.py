@@ -25,6 +25,7 @@ from tests.integration.serving import KEYS, Served, serving, settings_of
 from tests.waiting import eventually
 
 OPEN = None
+ERASURE = "f" * 32
 NEEDS = {
     "/v1/campaigns": "viewer",
     "/v1/campaigns/spring/series?metric=orders": "viewer",
@@ -36,6 +37,8 @@ NEEDS = {
     "POST /v1/consents": "consent_desk",
     "POST /v1/consents/links": "consent_desk",
     "POST /v1/consents/lists": "consent_desk",
+    "POST /v1/erasures": "privacy_officer",
+    f"/v1/erasures/{ERASURE}": "privacy_officer",
     "/v1/events/rejected": "operator",
     "/metrics": "operator",
     "/consent/unsubscribe/link": OPEN,
@@ -93,12 +96,14 @@ def test_the_table_above_names_every_route(served: Served) -> None:
     for route in set(described) | routes:
         pattern = route.replace("{campaign_id:path}", "spring").replace("{campaign_id}", "spring")
         pattern = pattern.replace("{subject:path}", "user:42").replace("{subject}", "user:42")
+        pattern = pattern.replace("{erasure_id}", ERASURE)
         assert pattern.replace("{name}", "app.js").replace("{token}", "link") in named
     assert named - {"/openapi.json", "/docs"} <= {
         p.replace("{campaign_id}", "spring")
         .replace("{subject}", "user:42")
         .replace("{name}", "app.js")
         .replace("{token}", "link")
+        .replace("{erasure_id}", ERASURE)
         for p in described
     }
 

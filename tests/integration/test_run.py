@@ -26,7 +26,7 @@ KEYS = {"write": "write-key-of-this-test", "viewer": "viewer-key-of-this-test"}
 def config(tmp_path: Path, kafka: str, redis_url: str, clickhouse_url: str) -> Path:
     """A configuration of its own on the shared servers."""
     tag = secrets.token_hex(4)
-    for name in ("kek", "pepper"):
+    for name in ("kek", "pepper", "sign"):
         (tmp_path / name).write_text(secrets.token_hex(32))
     settings = {
         "data_dir": str(tmp_path / "data"),
@@ -38,6 +38,7 @@ def config(tmp_path: Path, kafka: str, redis_url: str, clickhouse_url: str) -> P
             "key_encryption_key_file": str(tmp_path / "kek"),
             "pepper_file": str(tmp_path / "pepper"),
         },
+        "erasure": {"signing_key_file": str(tmp_path / "sign")},
         "http": {"port": free_ports(1)[0], "keys": KEYS},
         "sources": [{"name": "shop", "write_key": KEYS["write"]}],
     }

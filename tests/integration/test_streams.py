@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from schemas.codec import COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED, HEADER_BYTES
 from schemas.events import Collected, Rejected
 from schemas.partitioning import partition_of
-from schemas.requests import ConsentChanged, ErasureRequested
+from schemas.requests import ERASE, FORGET, ConsentChanged, ErasureRequested
 from schemas.subjects import Subject
 from tests.stream_log import ORDER, START_MS, Log, make_event, new_log, random_events
 from tests.stream_worker import Worker
@@ -275,8 +275,10 @@ def test_restart_goes_on_where_it_was_and_remembers_what_it_saw(world: World) ->
     assert all(found == list(range(1, len(found) + 1)) for found in seqs)
 
 
-def _erasure(pid: bytes, at_ms: int = START_MS) -> bytes:
-    return ERASURE_REQUESTED.encode(ErasureRequested(random.randbytes(16), pid, at_ms, "withdrawn"))
+def _erasure(pid: bytes, at_ms: int = START_MS, phase: str = ERASE) -> bytes:
+    return ERASURE_REQUESTED.encode(
+        ErasureRequested(random.randbytes(16), pid, at_ms, "withdrawn", [], phase)
+    )
 
 
 def test_erased_person_is_a_stub_and_later_events_leave_only_a_count(
@@ -303,6 +305,18 @@ def test_erased_person_is_a_stub_and_later_events_leave_only_a_count(
     assert log.withheld()["erased"] == before + 3
     counts = accepted_ids(log)
     assert [counts[event.event_id] for event in late] == [0, 0, 0, 1]
+    told = [each for each in log.erased() if each.pid in (erased, never_seen)]
+    assert sorted(each.pid for each in told) == sorted((erased, never_seen))  # once each
+    assert {each.erased_at_ms for each in told} == {START_MS}
+
+    # Nobody is forgotten who was not erased; and asking twice is asking once.
+    for pid in (erased, stays, erased):
+        log.send_raw(log.topics.erasures, _erasure(pid, phase=FORGET), pid, lane)
+    world.settle()
+    newest = {key: value for _, key, value in log.read(log.topics.subjects)}
+    assert newest[erased] is None
+    assert newest[stays] is not None and newest[never_seen] is not None
+    assert len([each for each in log.erased() if each.pid == erased]) == 1
 
 
 def test_erasure_and_its_count_outlive_a_restart(world: World, lane: int) -> None:

@@ -58,7 +58,13 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
 
     eventually(lambda: up.get("/v1/verification", "viewer")["verified"], within_s=60)
     shown = up.metrics()
-    for process in ("streams", "subjects-to-redis", "accepted-to-clickhouse", "reconciler"):
+    for process in (
+        "streams",
+        "subjects-to-redis",
+        "accepted-to-clickhouse",
+        "reconciler",
+        "erasure",
+    ):
         assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
         assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1
     assert 'headwater_verify_differences{process="reconciler"} 0.0' in shown

@@ -14,7 +14,7 @@ import redis
 
 from runtime.sealing import Person, load_secret, make_secret
 from runtime.settings import Settings
-from runtime.vault import AsyncVault, Identifier, Suppressed, Vault, secrets_of
+from runtime.vault import AsyncVault, Erased, Identifier, Suppressed, Vault, secrets_of
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from tests.conftest import FreshName
 
@@ -126,6 +126,65 @@ def test_suppressed_person_is_never_made_again(
     assert not redis_client.exists(f"{prefix}key:{pid.hex()}")
     assert vault.suppress("user", "never seen", 1) is None
     assert vault.resolve([("user", "never seen")]) == [Suppressed(1)]
+
+
+SIGNED_UP: Identifier = ("user", "1")
+ERASED_AT_MS = 1_700_000_000_000
+
+
+def erase(vault: Vault, identifier: Identifier, erased_at_ms: int = ERASED_AT_MS) -> Erased:
+    person = person_of(vault, identifier)
+    erased = Erased(
+        vault.hash_of(*identifier), person.pid, erased_at_ms, vault.erasure_id_of(person.pid)
+    )
+    vault.suppress_erased([erased])
+    return erased
+
+
+def test_sign_up_after_the_erasure_makes_somebody_new_who_knows_where_the_past_ends(
+    vault: Vault,
+) -> None:
+    erased = erase(vault, SIGNED_UP)
+    for at_ms in (0, ERASED_AT_MS - 1, ERASED_AT_MS):
+        assert vault.resolve([SIGNED_UP], {SIGNED_UP: at_ms}) == [
+            Suppressed(ERASED_AT_MS, erased.erasure_id)
+        ]
+    (new,) = vault.resolve([SIGNED_UP], {SIGNED_UP: ERASED_AT_MS + 1})
+    assert isinstance(new, Person)
+    assert new.pid != erased.pid
+    assert new.erased_before_ms == ERASED_AT_MS
+    # From then on like anybody, but for the past.
+    (again,) = vault.resolve([SIGNED_UP])
+    found = vault.find(*SIGNED_UP)
+    assert isinstance(again, Person) and isinstance(found, Person)
+    assert {again.pid, found.pid} == {new.pid}
+    assert (again.erased_before_ms, found.erased_before_ms) == (ERASED_AT_MS, ERASED_AT_MS)
+    assert found.unseal(new.seal(b"secret", EVENT), EVENT) == b"secret"
+
+
+def test_erasure_done_again_leaves_whoever_signed_up_since(vault: Vault) -> None:
+    erased = erase(vault, SIGNED_UP)
+    (new,) = vault.resolve([SIGNED_UP], {SIGNED_UP: ERASED_AT_MS + 1})
+    vault.suppress_erased([erased])
+    assert person_of(vault, SIGNED_UP).pid == getattr(new, "pid", None)
+    assert vault.remains_of([erased]) == [0]
+    second = erase(vault, SIGNED_UP, ERASED_AT_MS + 9)
+    assert second.erasure_id != erased.erasure_id
+    assert vault.resolve([SIGNED_UP]) == [Suppressed(ERASED_AT_MS + 9, second.erasure_id)]
+
+
+def test_what_is_left_of_an_erased_person_is_found(
+    vault: Vault, redis_client: "redis.Redis", prefix: str
+) -> None:
+    person = person_of(vault, SIGNED_UP)
+    erased = Erased(vault.hash_of(*SIGNED_UP), person.pid, 5, b"e" * 16)
+    assert vault.remains_of([erased]) == [3]  # identifier, key, and no suppression
+    vault.suppress_erased([erased])
+    assert vault.remains_of([erased]) == [0]
+    redis_client.hset(f"{prefix}consent:{person.pid.hex()}", "purpose/sale", "x")
+    assert vault.remains_of([erased]) == [1]
+    vault.suppress_erased([erased])
+    assert vault.remains_of([erased]) == [0]
 
 
 def _resolve_in_process(url: str, prefix: str, names: list[str]) -> list[bytes]:

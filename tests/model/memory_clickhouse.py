@@ -7,6 +7,7 @@ equal ones. tests/contracts/test_memory_stores.py holds it equal to the real eng
 import random
 from collections.abc import Iterable, Sequence
 
+from schemas.counters import ERASED_MARK
 from schemas.errors import StoreUnavailable
 from sinks.rules.counters import Counter, CounterRow, Mark, Progress
 from sinks.rules.retract import KnownFact
@@ -110,13 +111,19 @@ class MemoryCounterStore:
 
         return self._connection.ask(answer)
 
-    def facts_of(self, partition: int, people: Sequence[bytes]) -> list[KnownFact]:
+    def erased_people(self, people: Sequence[bytes]) -> set[bytes]:
+        rows = self._server.facts
+        return self._connection.ask(
+            lambda: {row[6] for row in rows.values() if row[10] == ERASED_MARK and row[6] in people}
+        )
+
+    def facts_of(self, partition: int | None, people: Sequence[bytes]) -> list[KnownFact]:
         server = self._server
         return self._connection.ask(
             lambda: [
                 KnownFact(row, server.retracted.get(key))
                 for key, row in server.facts.items()
-                if row[3] == partition and row[6] in people
+                if partition in (None, row[3]) and row[6] in people
             ]
         )
 

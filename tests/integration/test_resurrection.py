@@ -1,0 +1,271 @@
+"""Does anything bring an erased person back: a late event, a replay, a copy put back, a zombie?"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec.structs
+import pytest
+from confluent_kafka import Producer
+
+from consumers.erasure_looks import Examiner
+from consumers.erasure_stores import Stores
+from consumers.erasures_to_certificates import Desk, limits_of
+from consumers.rules.certificate import broken_links
+from consumers.rules.erasure import Erasure
+from runtime.clock import now_ms
+from schemas.codec import COLLECTED
+from schemas.partitioning import partition_of
+from schemas.topics import PARTITIONER
+from sinks.counter_store import CounterStore
+from tests.collecting import TopicReader
+from tests.erasing import House, house
+from tests.waiting import eventually
+
+TABLES = ("facts", "counters", "progress")
+
+
+@pytest.fixture(scope="module")
+def home(
+    kafka: str, redis_url: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    with house(
+        tmp_path_factory.mktemp("house"),
+        f"rising-{now_ms()}",
+        kafka=kafka,
+        redis_url=redis_url,
+        clickhouse_url=clickhouse_url,
+    ) as made:
+        # Somebody who stays, so that no number is of the erased alone.
+        made.send(made.order("stays"), made.opened("stays"))
+        yield made
+
+
+def counted(home: House) -> dict[str, Any]:
+    """What the page shows, once everything sent is counted and equals the facts."""
+    verdict = home.verdict()
+    assert verdict.is_verified, verdict.lines()
+    return home.campaign()
+
+
+def await_facts(home: House, pid: bytes) -> None:
+    """Wait until an order, the visit it begins and, if sent, an opened mail are counted."""
+    eventually(lambda: home.facts_of(pid) >= 2)
+
+
+def expect_gone(home: House, user: str, pid: bytes, erasure_id: str) -> None:
+    """Every store says so when asked again, and no way in leads to the person."""
+
+    def is_gone() -> bool:
+        home.look(erasure_id)
+        left = home.remaining(erasure_id)
+        assert not any(left.values()), left
+        return True
+
+    eventually(is_gone, within_s=60)
+    assert home.facts_of(pid) == 0
+    assert home.vault.lookup("user", user) is None
+    assert home.redis.hget(home.settings.redis.key_prefix + pid.hex(), "p") is None
+    assert home.http.get(f"/v1/profiles/user:{user}").status_code == 404
+
+
+def test_event_that_was_in_flight_and_replay_of_the_whole_log_are_dropped(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user), home.opened(user))
+    pid = home.pid_of(user)
+    with home.roles():
+        before = home.await_counted(orders=2, unique_opened=2)
+        erasure_id = home.erased(user)
+        home.await_status(erasure_id)
+        # A collector that had resolved the person before writes now; then all of it once more.
+        topic = home.settings.topic_names.collected
+        producer = Producer(
+            {
+                "bootstrap.servers": home.settings.kafka.bootstrap_servers,
+                "partitioner": PARTITIONER,
+            }
+        )
+        reader = TopicReader(home.settings, topic)
+        old = [(key, value) for key, value in reader.read() if key == pid]
+        reader.close()
+        assert len(old) == 2
+        for number, (key, value) in enumerate(old):
+            event = COLLECTED.decode(value)
+            late = msgspec.structs.replace(event, event_id=bytes([number]) * 16)
+            producer.produce(topic, COLLECTED.encode(late), key)
+            producer.produce(topic, value, key)
+        producer.flush(20)
+        home.send(home.order("stays"))
+        assert home.await_counted(orders=3)["buyers"] == before["buyers"]
+    # Stores that were lost are counted again from the first record on.
+    for table in TABLES:
+        home.clickhouse.command(f"TRUNCATE TABLE {table}")
+    for key in home.redis.scan_iter(home.settings.redis.key_prefix + "*"):
+        home.redis.delete(key)
+    with home.roles():
+        home.await_counted(orders=3, buyers=before["buyers"], unique_opened=2)
+        expect_gone(home, user, pid, erasure_id)
+        assert counted(home)["orders"] == 3
+
+
+def test_redis_put_back_from_an_old_copy(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user))
+    pid = home.pid_of(user)
+    with home.roles():
+        await_facts(home, pid)
+    # Profiles, vault, and the role's own state and positions: all of one old moment.
+    name = home.settings.kafka.topic_prefix.removesuffix(".")
+    copy = {key: home.redis.dump(key) for key in home.redis.scan_iter(f"{name}:*")}
+    erasure_id = home.erased(user)
+    with home.roles():
+        home.await_status(erasure_id)
+        shown = counted(home)
+    for key in list(home.redis.scan_iter(f"{name}:*")):
+        home.redis.delete(key)
+    for key, value in copy.items():
+        home.redis.restore(key, 0, cast("Any", value))
+    assert home.pid_of(user) == pid  # the copy is what it should be
+    with home.roles():
+        home.await_known(erasure_id)
+        home.await_status(erasure_id)
+        expect_gone(home, user, pid, erasure_id)
+        home.send(home.order(user))
+        assert home.vault.lookup("user", user) is None
+        assert counted(home) == shown
+
+
+def test_clickhouse_put_back_from_an_old_copy(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user), home.opened(user))
+    pid = home.pid_of(user)
+    with home.roles():
+        await_facts(home, pid)
+    for table in TABLES:
+        home.clickhouse.command(f"DROP TABLE IF EXISTS {table}_old")
+        home.clickhouse.command(f"CREATE TABLE {table}_old AS {table}")
+        home.clickhouse.command(f"INSERT INTO {table}_old SELECT * FROM {table}")
+    erasure_id = home.erased(user)
+    with home.roles():
+        home.await_status(erasure_id)
+        shown = counted(home)
+    for table in TABLES:
+        home.clickhouse.command(f"EXCHANGE TABLES {table} AND {table}_old")
+        home.clickhouse.command(f"DROP TABLE {table}_old")
+    assert home.facts_of(pid) > 0
+    with home.roles():
+        expect_gone(home, user, pid, erasure_id)
+        assert counted(home) == shown
+
+
+def test_late_write_of_a_sink_that_should_be_dead_counts_nowhere(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user))
+    pid = home.pid_of(user)
+    topic = home.settings.topic_names.accepted
+    zombie = CounterStore(home.settings, topic)
+    with home.roles():
+        await_facts(home, pid)
+        facts = [each.fact for each in zombie.facts_of(None, [pid])]
+        assert len(facts) == 2  # the order and its visit
+        erasure_id = home.erased(user)
+        home.await_status(erasure_id)
+        shown = counted(home)
+        zombie.insert_facts(facts)
+        assert home.facts_of(pid) == 2
+        assert counted(home) == shown
+        expect_gone(home, user, pid, erasure_id)
+        assert counted(home) == shown
+    zombie.close()
+
+
+class Died(Exception):
+    """The process ended in the middle."""
+
+
+class Mortal:
+    """A store that works, and ends the process before or after its nth call."""
+
+    def __init__(self, store: object, deaths: "Deaths") -> None:
+        self._store = store
+        self._deaths = deaths
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return self._deaths.around(getattr(self._store, name))
+
+
+class Deaths:
+    """Counts the calls of all stores together."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def called(*arguments: Any) -> Any:
+            self._step()
+            answer = call(*arguments)
+            self._step()
+            return answer
+
+        return called
+
+    def _step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Died
+
+
+def test_role_that_dies_at_any_step_goes_on_with_the_next_look(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user))
+    pid = home.pid_of(user)
+    partition = partition_of(pid, home.settings.kafka.partitions)
+    with home.roles("subjects", "accepted"):
+        await_facts(home, pid)
+        shown = counted(home)
+        erasure_id = home.erased(user)
+        with Desk(home.settings) as desk:
+            begun = Erasure(erasure_id, pid.hex(), partition, now_ms(), "withdrawn")
+            desk.store.begin([begun], now_ms(), {})
+
+            def have_both_sinks_passed() -> bool:
+                (profile,) = desk.stores.profiles.read([pid.hex()])
+                return profile.mark is not None and bool(
+                    desk.stores.facts.count([pid.hex()])[pid.hex()].marks
+                )
+
+            eventually(have_both_sinks_passed)
+        died = 0
+        for step in range(1, 100):
+            try:
+                with dying_desk(home, step) as desk:
+                    desk.look([erasure_id])
+            except Died:
+                died += 1
+                assert home.campaign() == shown
+            else:
+                break
+        assert died > 15
+        assert counted(home) == shown
+        expect_gone(home, user, pid, erasure_id)
+    with Desk(home.settings) as desk:
+        chain = desk.store.chain()
+    assert broken_links(chain) == []
+    # Dying between the certificate and the state costs one more that says the same.
+    assert [link["certificate"]["erasure_id"] for link in chain].count(erasure_id) in (1, 2, 3)
+
+
+@contextmanager
+def dying_desk(home: House, at: int) -> Iterator[Desk]:
+    """A desk whose process ends before or after one of its calls to a store."""
+    deaths = Deaths(at)
+    with Desk(home.settings, home.clock) as desk:
+        real = desk.stores
+        vault, profiles, facts, logs = (
+            cast("Any", Mortal(each, deaths))
+            for each in (real.vault, real.profiles, real.facts, real.logs)
+        )
+        stores = Stores(vault, profiles, facts, logs, deaths.around(real.tell))
+        desk._examiner = Examiner(stores, limits_of(home.settings), home.clock)
+        desk.store = desk.certifier._store = cast("Any", Mortal(desk.store, deaths))
+        yield desk
