@@ -114,9 +114,21 @@ def _headwater(
     prepare_stores(settings)
     accepted = fill(settings.kafka.bootstrap_servers, settings.topic_names.collected, events, seed)
     file = folder / f"settings{seed}.json"
-    # What is as we ship it stays out: another checkout may not know every name.
-    file.write_text(settings.model_dump_json(exclude_defaults=True), "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    known = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from runtime.settings import Settings as S; print(*S.model_fields)",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=checkout,
+    ).stdout.split()
+    # What is as we ship it stays out, and whole sections that an older checkout does not know.
+    file.write_text(settings.model_dump_json(exclude_defaults=True, include=set(known)), "utf-8")
     started: list[subprocess.Popen[bytes]] = []
 
     def start(role: str) -> tuple[subprocess.Popen[bytes], Path]:
