@@ -149,29 +149,38 @@ class Watchdog:
 
 
 class KafkaRanges:
-    """Asks Kafka where logs begin and end, for committed readers; for one thread."""
+    """Asks Kafka where logs begin and end, for committed readers; for one thread.
+
+    As a stranger each time: a client that remembers a leader believes none that is older, as that
+    of a log that went back is, and would hear nothing of it for ever.
+    """
 
     def __init__(self, bootstrap_servers: str, answer_within_s: float) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
+        self._config = {"bootstrap.servers": bootstrap_servers, "log_level": 2}
         self._answer_within_s = answer_within_s
 
     def __call__(self, standings: Mapping[Place, Standing]) -> dict[Place, LogRange]:
         """The range of each place, `first` only where it matters; those without answer left out."""
-        ends = self._ask(standings, OffsetSpec.latest())
+        if not standings:
+            return {}
+        stranger = AdminClient(self._config)
+        ends = self._ask(stranger, standings, OffsetSpec.latest())
         unknown = [place for place in ends if standings[place].position is None]
-        firsts = self._ask(unknown, OffsetSpec.earliest())
+        firsts = self._ask(stranger, unknown, OffsetSpec.earliest())
         return {
             place: LogRange(firsts.get(place, 0), end)
             for place, end in ends.items()
             if place in firsts or standings[place].position is not None
         }
 
-    def _ask(self, places: Iterable[Place], spec: OffsetSpec) -> dict[Place, int]:
+    def _ask(
+        self, admin: AdminClient, places: Iterable[Place], spec: OffsetSpec
+    ) -> dict[Place, int]:
         wanted = {TopicPartition(*place): spec for place in places}
         found: dict[Place, int] = {}
         if not wanted:
             return found
-        asked: dict[Any, Future[Any]] = self._admin.list_offsets(
+        asked: dict[Any, Future[Any]] = admin.list_offsets(
             wanted,
             isolation_level=IsolationLevel.READ_COMMITTED,
             request_timeout=self._answer_within_s,
