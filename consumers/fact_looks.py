@@ -78,11 +78,14 @@ class FactLooks:
         return int(now_s)
 
     def old_parts(self, before_s: int) -> int:
-        """How many parts of that time or older are still on the disk and may have deleted rows."""
+        """How many parts of that time or older are still on the disk and may have deleted rows.
+
+        ClickHouse keeps empty parts for long that only say which others they replaced.
+        """
         ((parts,),) = self._ask(
             "SELECT countIf(NOT active OR has_lightweight_delete) FROM system.parts "  # noqa: S608 -- a number
             "WHERE database = currentDatabase() AND table = 'facts' "
-            f"AND toUnixTimestamp(modification_time) <= {int(before_s)}"
+            f"AND rows > 0 AND toUnixTimestamp(modification_time) <= {int(before_s)}"
         )
         return int(parts)
 
