@@ -342,6 +342,7 @@ class KafkaReader:
         self._left_at_s = None
         self._assigned = [found.partition for found in partitions]
         self._unstarted = set(self._assigned)
+        get_logger().info("partitions_taken", topic=self._topic, partitions=self._assigned)
         # The position comes with `start`; until then nothing may flow.
         consumer.assign([])
 
@@ -351,6 +352,7 @@ class KafkaReader:
         gone = [found.partition for found in partitions]
         self._assigned = [p for p in self._assigned if p not in gone]
         self._unstarted -= set(gone)
+        get_logger().info("partitions_given_up", topic=self._topic, partitions=gone)
         self._on_lost(gone)
 
     def _change(self) -> None:

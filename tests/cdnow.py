@@ -29,7 +29,7 @@ from tests.up import ROOT, Up
 from tests.waiting import eventually
 
 MAPPING = ROOT / "docs" / "tutorial" / "cdnow.mapping.toml"
-CONNECTIONS = 4
+CONNECTIONS = 32
 _WHEEL = "Lifetimes==0.11.3"
 _MEMBER = "lifetimes/datasets/CDNOW_master.txt"
 _SHA256 = "eff6889ed364c5199d6eacbbeb7a6d559971df4406ac876f322c373f00a072ef"

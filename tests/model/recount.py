@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from schemas.codec import ACCEPTED, CURSOR, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
+from schemas.codec import ACCEPTED, CURSOR, ERASED, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
 from schemas.consent import Basis, allows
 from schemas.events import Accepted, Collected, Rejected, Retracted
+from schemas.requests import Erased
 from schemas.subjects import CURSOR_KEY, PID_BYTES, Consent, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
@@ -42,6 +43,8 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set
                 found.add("coordinates do not rise")
             if not {seq for seq, _ in places} <= set(seqs):
                 found.add("outputs without their cursor")
+        if _told_of_erased(said):
+            found.add("told of an erased person")
         if _is_in_pieces(kafka, p):
             found.add("transaction in pieces")
         people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
@@ -59,12 +62,28 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set
     )
 
 
-def _decode(value: bytes) -> Accepted | Retracted:
-    is_retracted = value[:HEADER_BYTES] == RETRACTED.header
-    return RETRACTED.decode(value) if is_retracted else ACCEPTED.decode(value)
+Said = Accepted | Retracted | Erased
 
 
-def _left(said: list[Accepted | Retracted]) -> list[Accepted]:
+def _decode(value: bytes) -> Said:
+    header = value[:HEADER_BYTES]
+    if header == RETRACTED.header:
+        return RETRACTED.decode(value)
+    return ERASED.decode(value) if header == ERASED.header else ACCEPTED.decode(value)
+
+
+def _told_of_erased(said: list[Said]) -> bool:
+    """True if anything is said of a person after their erasure, be it a second erasure."""
+    erased: set[bytes] = set()
+    for each in said:
+        if each.pid in erased:
+            return True
+        if isinstance(each, Erased):
+            erased.add(each.pid)
+    return False
+
+
+def _left(said: list[Said]) -> list[Accepted]:
     """The accepted events of a partition that nothing after them takes back."""
     return [
         event
