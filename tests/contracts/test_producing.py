@@ -64,7 +64,14 @@ def send_raw(broker: Broker, topic: str, *batches: tuple[bytes, int]) -> list[tu
         await client.bootstrap()
         try:
             await client.set_topics([topic])
-            made = await client.send(client.get_random_node(), InitProducerIdRequest(None, 60_000))
+            made = None
+            async with asyncio.timeout(30):
+                # A broker without producer ids at hand says so, and fetches a block of them.
+                while made is None or made.error_code == KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                    made = await client.send(
+                        client.get_random_node(), InitProducerIdRequest(None, 60_000)
+                    )
+            assert made.error_code == NO_ERROR
             producer = RawProducer(client, topic, made.producer_id, made.producer_epoch)
             return [await producer.send(value, sequence) for value, sequence in batches]
         finally:
