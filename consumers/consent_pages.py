@@ -15,14 +15,16 @@ from fastapi import APIRouter, Request, Response
 from consumers.consents_api import Consenting
 from consumers.rules import consent_pages as pages
 from consumers.rules.consent_pages import Choice
-from runtime.consent_desk import Wanted
+from runtime.consent_desk import NeedsGuardian, Wanted
 from runtime.consent_links import PATH, Kind, Link
 from schemas.consent import allowed_now, decisions_on
 from schemas.decisions import ALL_TOPICS, Decision, Proof, consents_on_topic, newest_of
+from schemas.minors import GUARDIAN
 
 MOST_BYTES = 16_384
 _ONE_CLICK = ("List-Unsubscribe", "One-Click")
 _OVER = 410
+_FORBIDDEN = 403
 
 
 class Pages:
@@ -62,9 +64,9 @@ class Pages:
                 found.append(Choice(matter, allowed_now("consent", on_it, now_ms)))
         return found
 
-    async def choose(self, link: Link, form: dict[str, str]) -> None:
-        """What the person chose is in force."""
-        await self._decide(link.pid, pages.chosen(form, await self.choices(link.pid)))
+    async def choose(self, link: Link, form: dict[str, str]) -> bool:
+        """What the person chose is in force; False if a yes needs a guardian, and is not."""
+        return await self._decide(link.pid, pages.chosen(form, await self.choices(link.pid)))
 
     async def can_confirm(self, link: Link) -> bool:
         """True while the pending subscription is the newest word on its matter: so a link works
@@ -77,19 +79,30 @@ class Pages:
             and newest.consent.status == "pending"
         )
 
-    async def confirm(self, link: Link) -> None:
-        """The subscription is in force."""
+    async def confirm(self, link: Link) -> bool:
+        """The subscription is in force; False if not, because a guardian must ask for it.
+
+        A guardian who asked for it, as the pending record says, is who confirms it.
+        """
+        (matters,) = await self._consenting.overlay.read([link.pid])
+        pending = newest_of(matters.get(link.matter, ()))
+        by = GUARDIAN if pending is not None and pending.is_guardians else None
         text = pages.confirmation_text(link.matter)
         text_hash = hashlib.sha256(text.encode()).digest()
-        proof = Proof("double_opt_in", pages.VERSION, text_hash, pages.LANGUAGE)
-        await self._decide(link.pid, [Decision(link.matter, "subscribed", "confirm-link", proof)])
+        proof = Proof("double_opt_in", pages.VERSION, text_hash, pages.LANGUAGE, authorised_by=by)
+        return await self._decide(
+            link.pid, [Decision(link.matter, "subscribed", "confirm-link", proof)]
+        )
 
-    async def _decide(self, pid: bytes, decisions: list[Decision]) -> None:
-        if decisions and await self._consenting.vault.has_person(pid):
-            at_ms = self._consenting.clock()
-            await self._consenting.desk.decide(
-                [Wanted(pid, decision, "said", at_ms) for decision in decisions]
-            )
+    async def _decide(self, pid: bytes, decisions: list[Decision]) -> bool:
+        """False if one of them needs a guardian; the others are in force."""
+        if not decisions or not await self._consenting.vault.has_person(pid):
+            return True
+        at_ms = self._consenting.clock()
+        outcomes = await self._consenting.desk.decide(
+            [Wanted(pid, decision, "said", at_ms) for decision in decisions]
+        )
+        return not any(isinstance(outcome, NeedsGuardian) for outcome in outcomes)
 
 
 def build_router(shown: Pages) -> APIRouter:
@@ -118,7 +131,7 @@ def build_router(shown: Pages) -> APIRouter:
         link = shown.link("preferences", token)
         if link is None:
             return _over()
-        return _html(pages.preference_page(await shown.choices(link.pid), is_saved=False))
+        return _html(pages.preference_page(await shown.choices(link.pid)))
 
     @router.post(f"{PATH}/preferences/{{token}}", summary="Save a person's choices", **options)
     async def save_preferences(token: str, request: Request) -> Response:
@@ -126,8 +139,9 @@ def build_router(shown: Pages) -> APIRouter:
         link = shown.link("preferences", token)
         if link is None:
             return _over()
-        await shown.choose(link, await _form(request))
-        return _html(pages.preference_page(await shown.choices(link.pid), is_saved=True))
+        is_taken = await shown.choose(link, await _form(request))
+        said = pages.SAVED if is_taken else pages.ASK_GUARDIAN
+        return _html(pages.preference_page(await shown.choices(link.pid), said))
 
     @router.get(f"{PATH}/confirm/{{token}}", summary="Ask before confirming", **options)
     async def ask_confirm(token: str) -> Response:
@@ -143,7 +157,8 @@ def build_router(shown: Pages) -> APIRouter:
         link = shown.link("confirm", token)
         if link is None or not await shown.can_confirm(link):
             return _over()
-        await shown.confirm(link)
+        if not await shown.confirm(link):
+            return _html(pages.ask_guardian(), _FORBIDDEN)
         return _html(pages.is_confirmed(link.matter))
 
     return router

@@ -17,12 +17,18 @@ from pydantic import BaseModel
 from consumers.accesses import Accesses
 from consumers.consent_history import ConsentHistory
 from consumers.profiles_api import EXPECTED_SUBJECT, UNKNOWN, split_subject
-from consumers.rules.consent_bodies import ConsentBody, Misfit, read_decision
+from consumers.rules.consent_bodies import (
+    ConsentBody,
+    Misfit,
+    missing_in_grant,
+    needs_guardian,
+    read_decision,
+)
 from consumers.rules.consent_views import Json, consent_of, union, view_consents
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
 from runtime.clock import ClockMs, now_ms
-from runtime.consent_desk import ConsentDesk, Outcome, Wanted
+from runtime.consent_desk import ConsentDesk, NeedsGuardian, Outcome, Wanted
 from runtime.consent_links import Links
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
@@ -32,6 +38,7 @@ from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import AsyncVault, Identifier
 from schemas.decisions import PENDING, Decision, Known, content_of
+from schemas.minors import is_void
 from schemas.subjects import Consent
 
 _MOST_READERS = 4
@@ -130,9 +137,16 @@ class Consenting:
         await self.vault.close()
 
     async def record(self, recording: Recording) -> Json:
-        """The decision is in force; what is told of it. Raises StoreUnavailable, StoreRefused."""
+        """The decision is in force; what is told of it.
+
+        Raises Problem of a yes that needs a guardian's, StoreUnavailable, StoreRefused.
+        """
         at_ms = self.clock()
         decision = recording.decision
+        # Before anybody is looked up: whoever was erased is answered like everybody.
+        refused = self.desk.refusal_of(Wanted(NOBODY, decision, "said", at_ms))
+        if refused is not None:
+            raise misfit(needs_guardian(refused.age_of_consent))
         pid = await self.pid_of(recording.id_type, recording.external_id)
         if pid == NOBODY:
             begins = decision.valid_from_ms if decision.valid_from_ms is not None else at_ms
@@ -144,7 +158,10 @@ class Consenting:
             )
             outcome = Outcome(known, is_new=True)
         else:
-            (outcome,) = await self.desk.decide([Wanted(pid, decision, "said", at_ms)])
+            (taken,) = await self.desk.decide([Wanted(pid, decision, "said", at_ms)])
+            if isinstance(taken, NeedsGuardian):
+                raise misfit(needs_guardian(taken.age_of_consent))
+            outcome = taken
         told = _told(outcome)
         if outcome.known.consent.status == PENDING:
             made = self.links.confirm(pid, decision.subject_of, outcome.known.record_id, at_ms)
@@ -174,7 +191,7 @@ class Consenting:
         async with self._turns:
             history = await asyncio.to_thread(self._history.of, person.pid)
         decided = union(
-            (consent_of(each.change) for each in history),
+            (consent_of(each.change) for each in history if not is_void(each.change)),
             await self.overlay.consents_of(person.pid),
         )
         await self.accesses.record(person.pid, roles, "consents", ("consents", "decisions"))
@@ -212,10 +229,15 @@ def subject_of_body(subject: str) -> tuple[IdType, str]:
 
 def misfit(found: Misfit) -> Problem:
     """The answer to a request in which something does not go together."""
+    return misfits([found])
+
+
+def misfits(found: Sequence[Misfit]) -> Problem:
+    """The same, where several things are missing or do not go together."""
     return Problem(
         400,
-        f"Expected {found.expected} at {found.path}",
-        errors=[Fault(found.path, found.expected)],
+        "; ".join(f"Expected {each.expected} at {each.path}" for each in found),
+        errors=[Fault(each.path, each.expected) for each in found],
     )
 
 
@@ -233,9 +255,14 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
     async def post_consent(body: ConsentBody) -> Response:
         """200 once it is in force: on the log, and in what everything that shows or sends asks.
 
-        The same decision sent again changes nothing.
+        The same decision sent again changes nothing. A yes needs `source`, `proof.method` and
+        `proof.text_version`, and one of a child `proof.authorised_by` guardian; a no needs nothing.
         """
-        answer = await consenting.record(read_recording(body, purposes))
+        recording = read_recording(body, purposes)
+        missing = missing_in_grant(body)
+        if missing:
+            raise misfits(missing)
+        answer = await consenting.record(recording)
         return _json(answer)
 
     @router.get(

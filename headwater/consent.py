@@ -97,19 +97,27 @@ def set_(
     text_version: Annotated[str | None, typer.Option(help="Proof: of the text shown.")] = None,
     language: Annotated[str | None, typer.Option(help="Proof: of the text (BCP 47).")] = None,
     jurisdiction: Annotated[str | None, typer.Option(help="Proof: ISO 3166 code.")] = None,
+    age_band: Annotated[str | None, typer.Option(help="Proof: years, such as 13-15.")] = None,
+    authorised_by: Annotated[str | None, typer.Option(help="Proof: self or guardian.")] = None,
     valid_from: Annotated[str | None, typer.Option(help="RFC 3339; by default now.")] = None,
     valid_to: Annotated[str | None, typer.Option(help="RFC 3339; by default no end.")] = None,
     as_json: AsJson = False,
     config: Config = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Record a decision; when this returns, it is in force."""
+    """Record a decision; when this returns, it is in force.
+
+    A yes needs --method and --text-version, and that of a child --authorised-by guardian. A no
+    needs neither.
+    """
     _, caller = desk_of(config, data_dir)
     proof = {
         "method": method,
         "text_version": text_version,
         "language": language,
         "jurisdiction": jurisdiction,
+        "age_band": age_band,
+        "authorised_by": authorised_by,
     }
     matter = {"purpose": purpose, "channel": channel, "topic": topic}
     times = {"valid_from": valid_from, "valid_to": valid_to}
@@ -179,7 +187,7 @@ def import_(
 
     Importing it again changes nothing, and no row undoes what is known to be later. Columns:
     subject (or email, user_id), purpose or channel and topic, status, time, source, method,
-    text_version; and valid_to, text_hash, language, jurisdiction.
+    text_version; and valid_to, text_hash, language, jurisdiction, age_band, authorised_by.
     """
     from headwater.consent_import import import_consents
     from headwater.replay import show_progress

@@ -22,7 +22,15 @@ from schemas.errors import SettingInvalid
 
 MOST_ROWS = 500
 SHOWN = 100
-_PROOF = ("method", "text_version", "text_hash", "language", "jurisdiction")
+_PROOF = (
+    "method",
+    "text_version",
+    "text_hash",
+    "language",
+    "jurisdiction",
+    "age_band",
+    "authorised_by",
+)
 _FIELDS = ("subject", "purpose", "channel", "topic", "status", "source", "valid_from", "valid_to")
 _ALIASES = {"time": "valid_from"}
 _IDENTIFIERS = {"email": "email", "user_id": "user", "anonymous_id": "anonymous"}

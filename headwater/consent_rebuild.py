@@ -13,6 +13,7 @@ from runtime.log_reading import LogReading
 from runtime.settings import Settings
 from schemas.codec import CONSENT_CHANGED, Malformed
 from schemas.decisions import Known, known_of_change
+from schemas.minors import is_void
 
 _PART = 1000
 
@@ -53,4 +54,5 @@ def _known(values: Iterator[bytes | None]) -> Iterator[tuple[bytes, Known]]:
             change = CONSENT_CHANGED.decode(value)
         except Malformed:
             continue  # the lane has rejected it, with its place
-        yield change.pid, known_of_change(change)
+        if not is_void(change):
+            yield change.pid, known_of_change(change)

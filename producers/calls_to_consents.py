@@ -50,9 +50,10 @@ class StatedConsents:
             person = people[identifier]
             if isinstance(person, Person) and call.occurred_at_ms > person.erased_before_ms:
                 at_ms = received_at_ms if stated.is_now else call.occurred_at_ms
-                decision = Decision(
-                    stated.subject_of, stated.status, source, Proof(stated.method), at_ms
+                proof = Proof(
+                    stated.method, age_band=stated.age_band, authorised_by=stated.authorised_by
                 )
+                decision = Decision(stated.subject_of, stated.status, source, proof, at_ms)
                 wanted.append(Wanted(person.pid, decision, stated.way, received_at_ms))
         await self._desk.decide(wanted)
 

@@ -15,6 +15,7 @@ from runtime.metrics import counter
 from runtime.settings import Settings
 from schemas.codec import CONSENT_CHANGED
 from schemas.decisions import Decision, Known, News, Way, newest_of, news_of
+from schemas.minors import Age, country_of, lacks_guardian, youngest_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,13 @@ class Outcome:
     is_new: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NeedsGuardian:
+    """Nothing is on record: the person is, or may be, below this age, and said yes alone."""
+
+    age_of_consent: int
+
+
 class ConsentDesk:
     """Records decisions, through a producer and an overlay that somebody else starts and closes."""
 
@@ -51,26 +59,38 @@ class ConsentDesk:
         self._deliveries = deliveries
         self._topic = settings.topic_names.consents
         self._skew_ms = settings.time.skew_limit_s * 1000
+        self._consent = settings.consent
         self._bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
 
-    async def decide(self, wanted: Sequence[Wanted]) -> list[Outcome]:
+    async def decide(self, wanted: Sequence[Wanted]) -> list[Outcome | NeedsGuardian]:
         """Every decision that is news is on the log and in force; what each came to, in order.
+
+        A yes that needs a guardian's is neither (schemas/minors.py). Where a decision tells no age,
+        what the newest record told of it holds.
 
         What is not news is durable too when it was said or listed. Raises StoreUnavailable or
         StoreRefused; then send the same again.
         """
         pids = list(dict.fromkeys(each.pid for each in wanted))
-        known = dict(zip(pids, map(dict, await self.overlay.read(pids)), strict=True))
-        outcomes: list[Outcome] = []
+        found = await self.overlay.read_with_age(pids)
+        known = {pid: dict(matters) for pid, (matters, _) in zip(pids, found, strict=True)}
+        ages = {pid: age for pid, (_, age) in zip(pids, found, strict=True)}
+        outcomes: list[Outcome | NeedsGuardian] = []
         records: list[Record] = []
         put: dict[bytes, list[Known]] = {}
         for each in wanted:
             matters = known[each.pid]
-            news = self._news(each, matters)
+            refused = self.refusal_of(each, ages[each.pid])
+            if refused is not None:
+                outcomes.append(refused)
+                continue
+            news = self._news(each, matters, ages[each.pid])
             on_one = matters.get(each.decision.subject_of, ())
             if news is not None:
                 records.append((self._topic, each.pid, CONSENT_CHANGED.encode(news.change)))
                 matters[each.decision.subject_of] = (*on_one, news.known)
+                if news.known.age is not None:
+                    ages[each.pid] = news.known.age
                 outcome = Outcome(news.known, is_new=True)
             else:
                 newest = newest_of(on_one)
@@ -84,12 +104,37 @@ class ConsentDesk:
         if put:
             await self.overlay.put(put)
         counted = counter("headwater_consents_recorded_total")
-        for each, outcome in zip(wanted, outcomes, strict=True):
-            if outcome.is_new:
+        for each, came in zip(wanted, outcomes, strict=True):
+            if isinstance(came, NeedsGuardian):
+                counter("headwater_consents_without_guardian_total").labels(each.way).inc()
+            elif came.is_new:
                 counted.labels(each.way).inc()
         return outcomes
 
-    def _news(self, wanted: Wanted, matters: Matters) -> News | None:
+    def refusal_of(self, wanted: Wanted, known: Age | None = None) -> NeedsGuardian | None:
+        """Why a decision is not taken from somebody of the `known` age, unless it tells another."""
+        decision = wanted.decision
+        proof = decision.proof
+        decided_at_ms = _decided_at_ms(wanted)
+        if proof.age_band is not None:
+            # A band that cannot be read may be a child's.
+            at_least = youngest_of(proof.age_band) or 0
+        elif known is not None:
+            at_least = known.at(decided_at_ms)
+        else:
+            return None
+        limit = self._age_of_consent(wanted, known)
+        if lacks_guardian(decision.status, proof.authorised_by, at_least, limit):
+            return NeedsGuardian(limit)
+        return None
+
+    def _age_of_consent(self, wanted: Wanted, known: Age | None) -> int:
+        country = country_of(wanted.decision.proof.jurisdiction)
+        if country is None and known is not None:
+            country = known.country
+        return self._consent.age_in(country)
+
+    def _news(self, wanted: Wanted, matters: Matters, known: Age | None) -> News | None:
         decision = wanted.decision
         kind, _, name = decision.subject_of.partition("/")
         # A subscription needs consent everywhere (ePrivacy Directive Art. 13).
@@ -102,4 +147,10 @@ class ConsentDesk:
             legal_basis=basis,
             now_ms=wanted.at_ms,
             skew_ms=self._skew_ms,
+            age_of_consent=self._age_of_consent(wanted, known),
         )
+
+
+def _decided_at_ms(wanted: Wanted) -> int:
+    begins = wanted.decision.valid_from_ms
+    return wanted.at_ms if begins is None else min(begins, wanted.at_ms)

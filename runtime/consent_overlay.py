@@ -4,12 +4,13 @@ The log is the record; whoever shows or sends must know at once, and cannot wait
 every decision is also here, durable, before anybody is told that it is in force: one hash a person
 beside their row in the vault (docs/adr/0010-ways-in.md says why there), one field a matter, one
 line a decision that can still matter: recorded, from, to (ms; '-' for never), status, record id,
-content hash, and 's' if a stamp said it. A line goes once a later one covers it: it could change no
-answer of schemas/consent.py any more. Everything here is on the log, so it can be made again from
-there.
+content hash, and 's' if a stamp said it or 'g' if a guardian did. A line goes once a later one
+covers it: it could change no answer of schemas/consent.py any more. The field '@age' has what the
+newest record told of the person's age: recorded, at least so old (years), as of (ms), country.
+Everything here is on the log, so it can be made again from there.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import redis
@@ -23,9 +24,11 @@ from runtime.vault_rows import require_durable
 from schemas.decisions import Known
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.held import Layout, held
+from schemas.minors import Age
 from schemas.subjects import Consent
 
 ANSWER_WITHIN_S = 5.0
+AGE_FIELD = "@age"
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
 
 # Arguments: prefix, pid, then field and line of each decision. Answers 0, and does nothing, for a
@@ -47,7 +50,13 @@ local function covers(later, earlier)
   if begins + recorded == 0 and (later.is_yes or not earlier.is_yes) then return false end
   return not later.is_yes or later.from <= later.recorded
 end
-for i = 3, #ARGV, 2 do
+local function keep_newest(field, told)
+  local old = redis.call('HGET', row, field)
+  if not old or tonumber(string.match(old, '^%d+')) <= tonumber(string.match(told, '^%d+')) then
+    redis.call('HSET', row, field, told)
+  end
+end
+local function decide(i)
   local kept, new = {}, parse(ARGV[i + 1])
   local is_covered = false
   for line in string.gmatch(redis.call('HGET', row, ARGV[i]) or '', '[^\\n]+') do
@@ -61,6 +70,9 @@ for i = 3, #ARGV, 2 do
   end
   if not is_covered then kept[#kept + 1] = new.line end
   redis.call('HSET', row, ARGV[i], table.concat(kept, '\\n'))
+end
+for i = 3, #ARGV, 2 do
+  if ARGV[i] == '@age' then keep_newest(ARGV[i], ARGV[i + 1]) else decide(i) end
 end
 return 1
 """
@@ -76,6 +88,12 @@ LAYOUT = (
                 "trait",
                 "accountability",
                 "What the person decided on a purpose or subscription, as far as it still matters",
+            ),
+            held(
+                AGE_FIELD,
+                "trait",
+                "accountability",
+                "How old the person was at least, when, and by which country's law they decide",
             ),
         ),
     ),
@@ -102,16 +120,17 @@ class ConsentOverlay:
     async def read(self, pids: Sequence[bytes]) -> list[Matters]:
         """For each person what is decided. Raises StoreUnavailable when it cannot be told: whoever
         shows or sends then does neither."""
+        return [matters for matters, _ in await self.read_with_age(pids)]
+
+    async def read_with_age(self, pids: Sequence[bytes]) -> list[tuple[Matters, Age | None]]:
+        """The same, and how old each is as far as decisions told it. Raises as `read`."""
         pipe = self._client.pipeline(transaction=False)
         for pid in pids:
             pipe.hgetall(self._key(pid))
         try:
             with faults():
                 rows = await pipe.execute()
-            return [
-                {field.decode(): _parse(field.decode(), lines) for field, lines in row.items()}
-                for row in rows
-            ]
+            return [_parse_row(row) for row in rows]
         except (StoreRefused, ValueError):
             raise StoreUnavailable("what people decided cannot be read in the vault") from None
 
@@ -125,7 +144,7 @@ class ConsentOverlay:
         nothing. Raises StoreUnavailable or StoreRefused."""
         pipe = self._client.pipeline(transaction=False)
         for pid, known in decided.items():
-            args = [part for each in known for part in (each.consent.subject_of, _line(each))]
+            args = [part for each in known for part in _arguments(each)]
             pipe.eval(PUT, 0, self._prefix, pid.hex(), *args)
         if self._is_durable:
             # On the same connection: it waits for that connection's writes.
@@ -144,6 +163,14 @@ class ConsentOverlay:
         return f"{self._prefix}consent:{pid.hex()}"
 
 
+def _arguments(known: Known) -> Iterator[str]:
+    yield from (known.consent.subject_of, _line(known))
+    age = known.age
+    if age is not None:
+        told = (known.consent.recorded_at_ms, age.at_least, age.as_of_ms, age.country or "-")
+        yield from (AGE_FIELD, " ".join(map(str, told)))
+
+
 def _line(known: Known) -> str:
     consent = known.consent
     until = "-" if consent.valid_to_ms is None else str(consent.valid_to_ms)
@@ -154,22 +181,36 @@ def _line(known: Known) -> str:
         consent.status,
         known.record_id.hex(),
         known.content.hex(),
-        "s" if known.is_stamp else "-",
+        "s" if known.is_stamp else "g" if known.is_guardians else "-",
     ]
     return " ".join(parts)
+
+
+def _parse_row(row: Mapping[bytes, bytes]) -> tuple[Matters, Age | None]:
+    matters: dict[str, list[Known]] = {}
+    age = None
+    for field, value in row.items():
+        name = field.decode()
+        if name == AGE_FIELD:
+            _, at_least, as_of_ms, country = value.decode().split(" ")
+            age = Age(int(at_least), int(as_of_ms), None if country == "-" else country)
+        else:
+            matters[name] = _parse(name, value)
+    return matters, age
 
 
 def _parse(subject_of: str, lines: bytes) -> list[Known]:
     found = []
     for line in lines.decode().split("\n"):
-        recorded, begins, until, status, record_id, content, stamp = line.split(" ")
+        recorded, begins, until, status, record_id, content, way = line.split(" ")
         valid_to_ms = None if until == "-" else int(until)
         found.append(
             Known(
                 Consent(subject_of, status, int(begins), valid_to_ms, int(recorded)),
                 bytes.fromhex(record_id),
                 bytes.fromhex(content),
-                stamp == "s",
+                is_stamp=way == "s",
+                is_guardians=way == "g",
             )
         )
     return found

@@ -15,6 +15,8 @@ CounterName = Literal[
     "headwater_applied_events_total",
     # Consent decisions that were put on record, by how they came (said, listed, stated, stamped).
     "headwater_consents_recorded_total",
+    # Decisions not recorded: a yes of somebody too young to give it alone, by how they came.
+    "headwater_consents_without_guardian_total",
     # Events withheld, by purpose ('erased' of an erased person) and reason (unknown, refused).
     "headwater_withheld_events_total",
     # Transactions a lane committed.
@@ -67,6 +69,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_collected_calls_total": ("source", "outcome"),
     "headwater_applied_events_total": ("outcome",),
     "headwater_consents_recorded_total": ("way",),
+    "headwater_consents_without_guardian_total": ("way",),
     "headwater_withheld_events_total": ("purpose", "reason"),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),

@@ -4,14 +4,20 @@ A name, a type, limits and a default each; headwater.example.toml explains them 
 they are read, and what is said of a wrong one, is in runtime/settings.py.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from schemas.minors import AGE_OF_CONSENT
 
 ROLES = ("write", "viewer", "activation", "consent_desk", "privacy_officer", "operator", "admin")
 Role = Literal[
     "write", "viewer", "activation", "consent_desk", "privacy_officer", "operator", "admin"
 ]
+
+
+Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
+Years = Annotated[int, Field(ge=13, le=18)]
 
 
 class Section(BaseModel):
@@ -112,10 +118,20 @@ class Consent(Section):
     preferences_link_days: int = Field(30, ge=1, le=3650, description="how long a link works")
     confirm_hours: int = Field(24, ge=1, le=168, description="to confirm a pending subscription")
 
+    age_of_consent: int = Field(
+        AGE_OF_CONSENT, ge=13, le=18, description="years, for a yes without a guardian's"
+    )
+    ages: dict[Country, Years] = Field(
+        default_factory=dict, description="age of consent by country (ISO 3166)"
+    )
     categories: dict[str, tuple[str, ...]] = Field(
         default_factory=dict,
         description="purposes that a category of an SDK stands for; each purpose is one by itself",
     )
+
+    def age_in(self, country: str | None) -> int:
+        """The age of consent by the law of a country; None is one that is not known."""
+        return self.ages.get(country or "", self.age_of_consent)
 
 
 class ClearFields(Section):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
 
+from schemas.minors import GUARDIAN, Age, age_of_change
 from schemas.requests import ConsentChanged
 from schemas.subjects import Consent
 
@@ -38,13 +39,18 @@ _YES = frozenset({"granted", "subscribed"})
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """How it came about (GDPR Art. 7(1)); `text_hash` is the SHA-256 of what the person read."""
+    """How it came about (GDPR Art. 7(1)); `text_hash` is the SHA-256 of what the person read.
+
+    `age_band` and `authorised_by` (GDPR Art. 8) as in schemas/minors.py.
+    """
 
     method: str | None = None
     text_version: str | None = None
     text_hash: bytes | None = None
     language: str | None = None
     jurisdiction: str | None = None
+    age_band: str | None = None
+    authorised_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +70,17 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A decision on record, as far as later ones need it; `is_stamp`: only a stamp said it."""
+    """A decision on record, as far as later ones need it.
+
+    `is_stamp`: only a stamp said it; `is_guardians`: a guardian authorised it; `age` as it told.
+    """
 
     consent: Consent
     record_id: bytes
     content: bytes
     is_stamp: bool = False
+    is_guardians: bool = False
+    age: Age | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,9 @@ def content_of(pid: bytes, decision: Decision) -> bytes:
         proof.language,
         proof.jurisdiction,
     ]
+    if proof.age_band is not None or proof.authorised_by is not None:
+        # Only then, so that what was recorded before these were known keeps its hash.
+        parts += (proof.age_band, proof.authorised_by)
     return _hash(json.dumps(parts).encode())
 
 
@@ -117,12 +131,14 @@ def news_of(
     legal_basis: str,
     now_ms: int,
     skew_ms: int = 0,
+    age_of_consent: int | None = None,
 ) -> News | None:
     """What is to be recorded of `decision`; None when it changes nothing that is `known` on it.
 
     `now_ms` is when it reached us. `skew_ms`: so wrong may the clock be that dated what was stated
-    or stamped. Times on one matter rise, whatever clocks say: a withdrawal that is recorded by a
-    machine whose clock is behind must still be the newest.
+    or stamped. `age_of_consent` is what was applied to it. Times on one matter rise, whatever
+    clocks say: a withdrawal that is recorded by a machine whose clock is behind must still be the
+    newest.
     """
     newest = newest_of(known)
     is_yes = decision.status in _YES
@@ -147,7 +163,9 @@ def news_of(
                 return None
             # Decided at about the same time by two clocks: a refusal is never lost to that.
             valid_from_ms = None
-    return _news(pid, decision, content, newest, valid_from_ms, way, legal_basis, now_ms)
+    return _news(
+        pid, decision, content, newest, valid_from_ms, way, legal_basis, now_ms, age_of_consent
+    )
 
 
 def _changes(is_yes: bool, newest: Known | None, way: Way, now_ms: int) -> bool:
@@ -172,6 +190,7 @@ def _news(
     way: Way,
     legal_basis: str,
     now_ms: int,
+    age_of_consent: int | None,
 ) -> News:
     recorded_at_ms = now_ms
     if newest is not None:
@@ -202,8 +221,19 @@ def _news(
         text_hash=proof.text_hash,
         language=proof.language,
         jurisdiction=proof.jurisdiction,
+        age_band=proof.age_band,
+        authorised_by=proof.authorised_by,
+        age_of_consent=age_of_consent if proof.age_band is not None else None,
     )
-    return News(change, Known(consent, record_id, content, is_stamp=way == "stamped"))
+    known = Known(
+        consent,
+        record_id,
+        content,
+        is_stamp=way == "stamped",
+        is_guardians=proof.authorised_by == GUARDIAN,
+        age=age_of_change(change),
+    )
+    return News(change, known)
 
 
 def known_of_change(change: ConsentChanged) -> Known:
@@ -217,12 +247,16 @@ def known_of_change(change: ConsentChanged) -> Known:
         change.text_hash,
         change.language,
         change.jurisdiction,
+        change.age_band,
+        change.authorised_by,
     )
     given = None if begins == change.recorded_at_ms else begins
     decision = Decision(about, change.status, change.source, proof, given, change.valid_to_ms)
     consent = Consent(about, change.status, begins, change.valid_to_ms, change.recorded_at_ms)
     is_stamp = change.method == STAMPED_METHOD
-    return Known(consent, change.record_id, content_of(change.pid, decision), is_stamp)
+    is_guardians = change.authorised_by == GUARDIAN
+    content = content_of(change.pid, decision)
+    return Known(consent, change.record_id, content, is_stamp, is_guardians, age_of_change(change))
 
 
 def subject_of_change(change: ConsentChanged) -> str:

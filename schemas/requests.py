@@ -25,6 +25,9 @@ class ConsentChanged(msgspec.Struct, frozen=True, gc=False):
     text_hash: bytes | None = None
     language: str | None = None
     jurisdiction: str | None = None
+    age_band: str | None = None
+    authorised_by: str | None = None
+    age_of_consent: int | None = None
 
 
 class ErasureRequested(msgspec.Struct, frozen=True, gc=False):

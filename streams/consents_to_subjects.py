@@ -2,7 +2,7 @@
 
 Each is kept with its times, in the order they were recorded; the gate decides by them. A refusal
 that comes later than events that it disallows takes them back: what was accepted is told so, in
-the same transaction (`Retracted`).
+the same transaction (`Retracted`). A child's own yes changes nothing (schemas/minors.py).
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 
 from schemas.codec import CONSENT_CHANGED, Malformed
 from schemas.consent import decisions_on
+from schemas.minors import is_void
 from schemas.subjects import Consent
 from streams.lane import Lane
 from streams.rules.capacity import FULL, MOST_DECISIONS
@@ -29,6 +30,8 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
         misplaced = lane.misplaced(change.pid, record.key)
         if misplaced is not None:
             lane.reject(misplaced, topic, record.offset, change.source)
+            continue
+        if is_void(change):
             continue
         person = lane.person(change.pid)
         if person.erased_at_ms is not None:

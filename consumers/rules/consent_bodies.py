@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
 from schemas.decisions import PENDING, PURPOSE_STATUSES, TOPIC_STATUSES, Decision, Proof
+from schemas.minors import EXPECTED_BAND, youngest_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -39,6 +40,10 @@ class ProofBody(BaseModel):
     text_hash: Sha256 | None = Field(None, description="SHA-256 of that text, in hex")
     language: Line | None = Field(None, description="BCP 47")
     jurisdiction: Line | None = Field(None, description="ISO 3166")
+    age_band: Line | None = Field(None, description="How old in years: 0-12, 13-15, 18+ ...")
+    authorised_by: Literal["self", "guardian"] | None = Field(
+        None, description="Who decided; a guardian for a child (GDPR Art. 8)"
+    )
 
 
 class ConsentBody(BaseModel):
@@ -103,6 +108,8 @@ def read_decision(body: ConsentBody, purposes: Collection[str]) -> Decision | Mi
     if ends is not None and ends <= (begins or 0):
         return Misfit("$.valid_to", "a time after valid_from")
     proof = body.proof
+    if proof.age_band is not None and youngest_of(proof.age_band) is None:
+        return Misfit("$.proof.age_band", EXPECTED_BAND)
     text_hash = bytes.fromhex(proof.text_hash) if proof.text_hash is not None else None
     if proof.text is not None:
         hashed = hashlib.sha256(proof.text.encode()).digest()
@@ -113,26 +120,54 @@ def read_decision(body: ConsentBody, purposes: Collection[str]) -> Decision | Mi
         about,
         body.status,
         body.source,
-        Proof(proof.method, proof.text_version, text_hash, proof.language, proof.jurisdiction),
+        Proof(
+            proof.method,
+            proof.text_version,
+            text_hash,
+            proof.language,
+            proof.jurisdiction,
+            proof.age_band,
+            proof.authorised_by,
+        ),
         begins,
         ends,
     )
 
 
-def missing_proof(body: ConsentBody, now_ms: int) -> list[Misfit]:
-    """What a row of a list lacks to be provable (GDPR Art. 7(1)): where it comes from, when and how
-    it was decided, and which text the person saw."""
-    missing = []
-    if "source" not in body.model_fields_set:
-        missing.append(Misfit("$.source", "where the decision comes from: a form, a list's vendor"))
+def missing_in_list(body: ConsentBody, now_ms: int) -> list[Misfit]:
+    """What a row of a list lacks to be provable: its proof, and when it was decided."""
+    missing = missing_proof(body)
     at_ms = _ms(body.valid_from)
     if at_ms is None or at_ms > now_ms:
         missing.append(Misfit("$.valid_from", "when it was decided, not later than now"))
+    return missing
+
+
+def missing_in_grant(body: ConsentBody) -> list[Misfit]:
+    """What a yes lacks to be provable. A no lacks nothing: withdrawing is as easy as giving (GDPR
+    Art. 7(3)); nor does a subscription that is pending, whose confirmation has its own proof."""
+    return missing_proof(body) if body.status in ("granted", "subscribed") else []
+
+
+def missing_proof(body: ConsentBody) -> list[Misfit]:
+    """Which of it is left out (GDPR Art. 7(1)): where the decision comes from, how it was made, and
+    which text the person saw."""
+    missing = []
+    if "source" not in body.model_fields_set:
+        missing.append(Misfit("$.source", "where the decision comes from: a form, a list's vendor"))
     if body.proof.method is None:
         missing.append(Misfit("$.proof.method", "how it was decided: form, double_opt_in, phone"))
     if body.proof.text_version is None:
         missing.append(Misfit("$.proof.text_version", "the version of the text that was shown"))
     return missing
+
+
+def needs_guardian(age_of_consent: int) -> Misfit:
+    """What a yes of somebody too young needs (GDPR Art. 8(1))."""
+    return Misfit(
+        "$.proof.authorised_by",
+        f"guardian, because the person is or may be younger than {age_of_consent}",
+    )
 
 
 def _ms(moment: datetime | None) -> int | None:

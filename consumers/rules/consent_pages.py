@@ -16,6 +16,11 @@ VERSION = "preferences-1"
 LANGUAGE = "en"
 YES, NO = "yes", "no"
 STOP_FIELD = "stop"
+SAVED = "Saved. Your choices are in force now."
+ASK_GUARDIAN = (
+    "You are too young to say yes to this alone: a parent or guardian has to say it for you. "
+    "Every no is in force."
+)
 _PURPOSES: Mapping[str, tuple[str, str]] = {
     "analytics": ("Statistics", "We count visits and purchases to see what works."),
     "personalisation": ("Personal content", "We use what you viewed and bought to suggest things."),
@@ -110,9 +115,12 @@ def chosen(answers: Mapping[str, str], choices: Sequence[Choice]) -> list[Decisi
     return decided
 
 
-def preference_page(choices: Sequence[Choice], *, is_saved: bool) -> str:
-    """Every question with its present answer, one button to save and one to stop everything."""
-    said = '<p role="status">Saved. Your choices are in force now.</p>' if is_saved else ""
+def preference_page(choices: Sequence[Choice], said: str = "") -> str:
+    """Every question with its present answer, one button to save and one to stop everything.
+
+    `said` is what became of the choices just sent.
+    """
+    status = f'<p role="status">{said}</p>' if said else ""
     groups = "".join(
         f"<fieldset><legend>{escape(title_of(choice.matter))}</legend>"
         f"<p>{escape(_explained(choice.matter))}</p>"
@@ -121,7 +129,7 @@ def preference_page(choices: Sequence[Choice], *, is_saved: bool) -> str:
     )
     return _page(
         "Your choices",
-        f"{said}<p>You decide what your data may be used for. A no is in force at once.</p>"
+        f"{status}<p>You decide what your data may be used for. A no is in force at once.</p>"
         f'<form method="post">{groups}<button type="submit">Save</button>'
         f'<button type="submit" class="quiet" name="{STOP_FIELD}" value="all">'
         "Say no to everything</button></form>",
@@ -170,6 +178,11 @@ def is_confirmed(matter: str) -> str:
         "You are subscribed",
         f'<p role="status">You will get messages of this kind: {escape(title_of(matter))}.</p>',
     )
+
+
+def ask_guardian() -> str:
+    """Instead of a confirmation by somebody who may not give it (GDPR Art. 8)."""
+    return _page("A parent or guardian has to say yes", f"<p>{ASK_GUARDIAN}</p>")
 
 
 def link_is_over() -> str:

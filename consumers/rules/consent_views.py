@@ -112,6 +112,9 @@ def view_record(recorded: Recorded) -> Json:
             "text_hash": change.text_hash.hex() if change.text_hash is not None else None,
             "language": change.language,
             "jurisdiction": change.jurisdiction,
+            "age_band": change.age_band,
+            "authorised_by": change.authorised_by,
+            "age_of_consent": change.age_of_consent,
         },
         "log": {"partition": recorded.partition, "offset": recorded.offset},
     }

@@ -9,12 +9,13 @@ CCPA Regulations 7025) says no to sale and advertising, whatever the call beside
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from producers.rules.call_fields import Found
 from producers.rules.split import JsonObject
 from schemas.decisions import ALL_TOPICS, STAMPED_METHOD, Way
+from schemas.minors import AUTHORISERS, EXPECTED_BAND, youngest_of
 
 CONSENT_EVENT = "Segment Consent Preference Updated"
 UNSUBSCRIBED_EVENT = "Unsubscribed"
@@ -27,7 +28,8 @@ _TOPIC = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Stated:
     """One statement: on what ('purpose/sale', 'email/news'), which word, and how it came.
 
-    `is_now`: it holds from when the call was received, not from when it occurred.
+    `is_now`: it holds from when the call was received, not from when it occurred. `age_band` and
+    `authorised_by` as the call says them (schemas/minors.py).
     """
 
     subject_of: str
@@ -35,6 +37,8 @@ class Stated:
     way: Way
     method: str
     is_now: bool = False
+    age_band: str | None = None
+    authorised_by: str | None = None
 
     @property
     def is_refusal(self) -> bool:
@@ -87,7 +91,27 @@ def stated_in(
     if event == UNSUBSCRIBED_EVENT:
         about = f"email/{_topic_of(properties)}"
         found[about] = Stated(about, "unsubscribed", "stated", "email_event")
+    age_band, authorised_by = _authority(context, path)
+    if age_band is not None or authorised_by is not None:
+        return tuple(
+            replace(each, age_band=age_band, authorised_by=authorised_by) for each in found.values()
+        )
     return tuple(found.values())
+
+
+def _authority(context: JsonObject, path: str) -> tuple[str | None, str | None]:
+    """`ageBand` and `authorisedBy` beside what a call says of consent."""
+    age_band = authorised_by = None
+    for name in ("consent", "consentManagement"):
+        said = context.get(name) or {}
+        age_band = said.get("ageBand", age_band)
+        if age_band is not None and (type(age_band) is not str or youngest_of(age_band) is None):
+            raise Found(f"{path}.context.{name}.ageBand", "wrong_value", EXPECTED_BAND)
+        authorised_by = said.get("authorisedBy", authorised_by)
+        if authorised_by is not None and authorised_by not in AUTHORISERS:
+            expected = " or ".join(AUTHORISERS)
+            raise Found(f"{path}.context.{name}.authorisedBy", "wrong_value", expected)
+    return age_band, authorised_by
 
 
 def _preferences(context: JsonObject, categories: Categories, path: str) -> dict[str, bool]:

@@ -20,7 +20,7 @@ from runtime.settings import Settings
 from runtime.vault import Vault
 from tests.browser import browsing
 from tests.integration.serving import Served, serving, settings_of
-from tests.integration.test_consents_api import get, on_log, person, post, state
+from tests.integration.test_consents_api import PROVEN, get, on_log, person, post, state
 
 DAY_MS = 86_400_000
 
@@ -76,7 +76,7 @@ def subscription(served: Served, who: str, topic: str) -> Any:
 
 def subscribe(served: Served, who: str, topic: str, status: str = "subscribed") -> Any:
     body = {"subject": who, "channel": "email", "topic": topic, "status": status}
-    answer = post(served, body)
+    answer = post(served, body | PROVEN)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -182,3 +182,22 @@ def test_a_category_of_an_unknown_purpose_stops_the_start(settings: Settings) ->
         running_collector(wrong),
     ):
         pass
+
+
+def test_a_childs_own_yes_in_a_call_is_no_decision_and_its_no_is(
+    collector: Running, user: str
+) -> None:
+    def told(by: str | None, **values: bool) -> dict[str, Any]:
+        consent = {"categoryPreferences": values, "ageBand": "0-12", "authorisedBy": by}
+        return call(user, context={"consent": consent})
+
+    for by in ("self", None):
+        assert collector.post("/v1/track", told(by, Sale=True, Analytics=False)).status_code == 200
+    assert {(each.purpose, each.status) for each in records(collector, user)} == {
+        ("analytics", "denied")
+    }
+    collector.post("/v1/track", told("guardian", Sale=True))
+    assert allows(collector, user, "sale")
+    # The age is known now: a yes that tells none is a child's.
+    collector.post("/v1/track", stamp(user, Advertising=True))
+    assert not allows(collector, user, "advertising")

@@ -375,6 +375,20 @@ def test_consents_are_kept_in_the_order_of_their_recording(world: World, lane: i
     ]
 
 
+def test_a_childs_own_yes_on_the_log_is_no_decision(world: World, lane: int) -> None:
+    log, pid = world.log, pid_in(lane)
+    for number, (status, by) in enumerate(
+        (("granted", "self"), ("granted", "guardian"), ("withdrawn", "self"), ("granted", None))
+    ):
+        value = _consent(pid, status, START_MS + number, age_band="13-15", authorised_by=by)
+        log.send_raw(log.topics.consents, value, pid, lane)
+    world.settle()
+    assert [(each.status, each.recorded_at_ms) for each in subject_of(log, pid).consents] == [
+        ("granted", START_MS + 1),
+        ("withdrawn", START_MS + 2),
+    ]
+
+
 def test_withdrawal_on_the_log_is_known_to_every_event_sent_after_it(
     world: World, lane: int
 ) -> None:

@@ -120,3 +120,25 @@ def test_what_cannot_be_read_is_refused_by_its_place(context: dict[str, Any], pa
         said(context)
     assert refusal.value.fault.path == path
     assert "Jana" not in refusal.value.fault.path + refusal.value.fault.expected
+
+
+def test_a_call_says_how_old_its_person_is_and_who_decided() -> None:
+    for told in (
+        {"consent": {"categoryPreferences": {"sale": True}, "ageBand": "0-12",
+                     "authorisedBy": "guardian"}},
+        {"consentManagement": {"allowedConsentIds": ["sale"], "ageBand": "0-12",
+                               "authorisedBy": "guardian"}},
+    ):  # fmt: skip
+        sale = said(told)["sale"]
+        assert (sale.age_band, sale.authorised_by) == ("0-12", "guardian")
+    assert said(preferences(sale=True))["sale"].age_band is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ageBand", 12), ("ageBand", "young"), ("authorisedBy", "mum"), ("authorisedBy", ["self"])],
+)
+def test_an_age_that_cannot_be_read_sets_the_call_aside(name: str, value: object) -> None:
+    with pytest.raises(Found) as fault:
+        said({"consent": {"categoryPreferences": {"sale": True}, name: value}})
+    assert fault.value.fault.path == f"$.context.consent.{name}"
