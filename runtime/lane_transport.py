@@ -42,14 +42,17 @@ class LaneOwner(Protocol):
 
 
 class _Fetched(list[Any]):
-    """Records of one partition with the fetch positions around them."""
+    """Records of one partition with the fetch positions around them, and if the log has more."""
 
-    __slots__ = ("from_offset", "to_offset")
+    __slots__ = ("from_offset", "is_behind", "to_offset")
 
-    def __init__(self, records: Iterable[Any], from_offset: int, to_offset: int) -> None:
+    def __init__(
+        self, records: Iterable[Any], from_offset: int, to_offset: int, is_behind: bool
+    ) -> None:
         super().__init__(records)
         self.from_offset = from_offset
         self.to_offset = to_offset
+        self.is_behind = is_behind
 
 
 class LaneThread(driver.AIOKafkaConsumerThread):
@@ -118,7 +121,7 @@ class LaneThread(driver.AIOKafkaConsumerThread):
             if tp not in spans and after.get(tp, from_offset) != from_offset:
                 spans[tp] = ()
         return {
-            tp: _Fetched(records, before[tp], after[tp])
+            tp: _Fetched(records, before[tp], after[tp], _is_behind(held.state_value(tp)))
             for tp, records in spans.items()
             if tp in before and tp in after
         }
@@ -134,6 +137,11 @@ def _positions(assignment: Any) -> dict[Any, int]:
         return {}
     states = {tp: assignment.state_value(tp) for tp in assignment.tps}
     return {tp: state.position for tp, state in states.items() if state.has_valid_position}
+
+
+def _is_behind(state: Any) -> bool:
+    """True if the broker had more committed records, in its last answer, than were taken yet."""
+    return state.lso is not None and state.position < state.lso
 
 
 class LaneConsumer(driver.Consumer):
@@ -267,7 +275,9 @@ class LaneConsumer(driver.Consumer):
             if not (self.flow_active and epoch == self.epoch == self._sought_epoch):
                 return
             topic, p = aiokafka_tp.topic, aiokafka_tp.partition
-            batch = Batch(topic, p, records, records.from_offset, records.to_offset, epoch)
+            batch = Batch(
+                topic, p, records, records.from_offset, records.to_offset, epoch, records.is_behind
+            )
             message = ConsumerMessage(
                 topic, p, batch.to_offset - 1, time.time(), 0, None, None, batch, None, 0,
                 len(records), TP(topic, p), generation_id=self.app.consumer_generation_id,

@@ -12,10 +12,19 @@ class Batch:
     """Records of one partition as fetched: they stand for the offsets [from_offset, to_offset).
 
     Offsets without a record (control records, aborted ones) belong to the span. `epoch` is the
-    assignment it was fetched under; a batch of an older one is dropped.
+    assignment it was fetched under; a batch of an older one is dropped. `is_behind` says that the
+    log had more than this when it was fetched.
     """
 
-    __slots__ = ("epoch", "from_offset", "partition", "records", "to_offset", "topic")
+    __slots__ = (
+        "epoch",
+        "from_offset",
+        "is_behind",
+        "partition",
+        "records",
+        "to_offset",
+        "topic",
+    )
 
     def __init__(
         self,
@@ -25,6 +34,7 @@ class Batch:
         from_offset: int,
         to_offset: int,
         epoch: int,
+        is_behind: bool = False,
     ) -> None:
         self.topic = topic
         self.partition = partition
@@ -32,6 +42,7 @@ class Batch:
         self.from_offset = from_offset
         self.to_offset = to_offset
         self.epoch = epoch
+        self.is_behind = is_behind
 
 
 class LaneLike(Protocol):

@@ -45,9 +45,9 @@ RECORDS_A_SLICE = 2_000
 BATCHES_WAITING = 4
 BEHIND_BARRIERS = 2
 LATEST_S = 1.5
-"""A lane commits so many barriers later for each batch that waits, but no more than this: a person
-who changes often is written less often, and what waits is late anyway. Far below the time that a
-transaction may take."""
+"""A lane commits so many barriers later for each batch that waits here, and by this, which is the
+most, while the log has more than was fetched: a person who changes often is written less often,
+and what waits is late anyway. Far below the time that a transaction may take."""
 
 
 Apply = Callable[["Lane", Sequence[Any]], None]
@@ -71,6 +71,7 @@ class Lane(Outputs):
         self.producer: LaneProducer
         self._apply_by_topic = apply_by_topic
         self._is_touched = False
+        self._is_behind = False
         self._due_s = 0.0  # when the barrier is due, once something is applied
         self._inbox: asyncio.Queue[tuple[int, Batch] | None] = asyncio.Queue(BATCHES_WAITING)
         self._is_closing = False
@@ -160,10 +161,11 @@ class Lane(Outputs):
     async def _flow(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._is_closing:
-            wait_s = max(0.0, self._due_s - loop.time()) if self._is_touched else None
+            wait_s = max(0.0, self._commit_at_s() - loop.time()) if self._is_touched else None
             came = await self._next(wait_s)
             if came is not None and not self._is_closing:
                 number, batch = came
+                self._is_behind = batch.is_behind
                 if batch.topic == self.settings.topics.collected:
                     await self._know_before(number)
                 for part in self._slices(batch):
@@ -269,9 +271,12 @@ class Lane(Outputs):
     # -- the barrier
 
     async def _barrier_if_due(self, now_s: float) -> None:
-        later_s = self._inbox.qsize() * BEHIND_BARRIERS * self.settings.barrier_s
-        if now_s >= self._due_s + min(later_s, LATEST_S):
+        if now_s >= self._commit_at_s():
             await self._barrier()
+
+    def _commit_at_s(self) -> float:
+        waiting_s = self._inbox.qsize() * BEHIND_BARRIERS * self.settings.barrier_s
+        return self._due_s + (LATEST_S if self._is_behind else min(waiting_s, LATEST_S))
 
     async def _barrier(self) -> None:
         if not self._is_touched:

@@ -136,6 +136,7 @@ def test_aiokafka_keeps_positions_under_these_names() -> None:
     assert {"tps", "state_value"} <= set(dir(subscription_state.Assignment))
     state = set(dir(subscription_state.TopicPartitionState))
     assert {"position", "has_valid_position"} <= state
+    assert "lso" in assigned_names(subscription_state.TopicPartitionState.__init__)
     assert "_subscription" in assigned_names(aiokafka.AIOKafkaConsumer.__init__)
     assert "fetched_records" in dir(Fetcher)
 

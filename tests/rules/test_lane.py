@@ -5,6 +5,7 @@ On a log in memory.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NoReturn
 
 import pytest
@@ -110,6 +111,26 @@ def test_offsets_without_a_record_move_the_cursor(log: Kafka, open_lane: OpenLan
     work(open_lane(), batch_of(0, [], 2))
     [cursor] = cursors(log)
     assert {each.topic: each.next_offset for each in cursor.positions}[COLLECTED_TOPIC] == 2
+
+
+@pytest.mark.parametrize("is_behind", [True, False])
+def test_lane_commits_later_while_its_log_has_more(
+    log: Kafka, open_lane: OpenLane, is_behind: bool
+) -> None:
+    """What changes twice meanwhile is written once; at the end of the log nothing waits."""
+    lane = open_lane()
+    lane.settings = replace(lane.settings, barrier_s=0.0)
+
+    async def flow() -> list[int]:
+        commits = []
+        for batch in (batch_of(0, [None], 1), batch_of(1, [None], 2)):
+            lane._is_behind = is_behind and batch.from_offset == 0
+            for part in lane._slices(batch):
+                await lane._apply_and_breathe(*part)
+            commits.append(len(cursors(log)))
+        return commits
+
+    assert asyncio.run(flow()) == ([0, 1] if is_behind else [1, 2])
 
 
 def test_idle_lane_writes_nothing(log: Kafka, open_lane: OpenLane) -> None:
