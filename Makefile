@@ -26,7 +26,7 @@ up: $(INSTALLED)
 # Runs every test that this machine can run; the end of the report says what was left out and why.
 # Two at a time: most of a test's time is waiting for servers to start, stop and recover.
 test: $(INSTALLED) $(TEST_DATA)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Writes nothing but caches inside the virtual environment.
 check: $(INSTALLED)

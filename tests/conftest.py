@@ -39,6 +39,8 @@ _WHAT = {
     "browser": "browser",
     "mount": "small disk",
 }
+_LONGEST = ("test_real_input.py", "test_up_under_kills.py", "test_replay_under_kills.py")
+_SLOW_FOLDERS = ("faults", "integration", "contracts", "model")
 _left_out: Counter[tuple[str, str]] = Counter()
 _SAID = "said"
 
@@ -70,7 +72,12 @@ def _reasons() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what cannot run here, and remember it for the report."""
+    """Leave out what cannot run here, and remember it for the report.
+
+    Files that take minutes begin first: where several processes share the files, one that begins
+    last has the others wait.
+    """
+    items.sort(key=_turn)
     reasons = _reasons()
     out: list[pytest.Item] = []
     for item in items:
@@ -83,6 +90,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if out:
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in set(out)]
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.name in _LONGEST:
+        return -1
+    folder = item.path.parent.name
+    return _SLOW_FOLDERS.index(folder) if folder in _SLOW_FOLDERS else len(_SLOW_FOLDERS)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
