@@ -177,7 +177,10 @@ class Consenting:
     async def pids_of(self, identifiers: Sequence[Identifier]) -> list[bytes]:
         """The same for many, in their order."""
         await self._known_vault.require()
-        found = await self.vault.resolve(identifiers)
+        at_ms = self.clock()
+        found = await self.vault.resolve(
+            identifiers, heard_at_ms=lambda: dict.fromkeys(identifiers, at_ms)
+        )
         return [each.pid if isinstance(each, Person) else NOBODY for each in found]
 
     async def show(

@@ -11,6 +11,7 @@ import msgspec.structs
 
 from consumers.erasure_stores import Limits, Stores
 from consumers.rules.erasure import (
+    IDLE,
     Erasure,
     Look,
     forget_at_ms,
@@ -297,7 +298,11 @@ def _steps_of(each: Erasure) -> tuple[int, int, int]:
 
 def _erased(each: Erasure, subject: str) -> Erased:
     return Erased(
-        subject, bytes.fromhex(each.pid), each.requested_at_ms, bytes.fromhex(each.erasure_id)
+        subject,
+        bytes.fromhex(each.pid),
+        each.requested_at_ms,
+        bytes.fromhex(each.erasure_id),
+        is_idle=each.reason == IDLE,
     )
 
 

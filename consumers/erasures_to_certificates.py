@@ -21,7 +21,7 @@ from consumers.erasure_stores import Limits, Stores
 from consumers.fact_looks import FactLooks
 from consumers.log_looks import LogLooks
 from consumers.profile_looks import ProfileLooks
-from consumers.rules.erasure import Erasure, Horizons, next_look_ms
+from consumers.rules.erasure import IDLE, Erasure, Horizons, next_look_ms
 from runtime.clock import ClockMs, now_ms
 from runtime.kafka_reader import Batch, KafkaReader
 from runtime.logs import get_logger
@@ -238,7 +238,13 @@ class ErasuresToCertificates:
                 requests.setdefault(request.erasure_id, request)
         self._desk.vault.suppress_erased(
             [
-                Erased(subject, each.pid, each.requested_at_ms, each.erasure_id)
+                Erased(
+                    subject,
+                    each.pid,
+                    each.requested_at_ms,
+                    each.erasure_id,
+                    is_idle=each.reason == IDLE,
+                )
                 for each in requests.values()
                 for subject in each.subjects or self._subjects_of(each.pid)
             ]

@@ -18,8 +18,9 @@ from headwater.inventory import Place
 from producers.calls_to_collected import sources_of
 from producers.rules.call_keys import CallKeys
 from runtime.clickhouse import answering, connect
+from runtime.sealing import secrets_of
 from runtime.settings import Settings
-from runtime.vault import Vault, secrets_of
+from runtime.vault import Vault
 from schemas.errors import SettingInvalid
 
 EXPECTED_TIME = "a time with its zone, such as 2026-01-31T12:00:00Z"

@@ -31,6 +31,7 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 """Every kind of key that we write into Redis."""
 
+UNTIL_ERASED = "until the person is erased"
 _HOUR_MS = 3_600_000
 
 
@@ -117,7 +118,7 @@ def _topics(settings: Settings) -> Iterator[Place]:
 
 def _kept(topic: Topic, found: dict[str, str], settings: Settings) -> str:
     if "compact" in found.get("cleanup.policy", ""):
-        return "newest record of each key, until the person is erased"
+        return f"newest record of each key, {_until_erased(settings)}"
     retention_ms = int(found["retention.ms"])
     said = _span(retention_ms)
     if "segment.ms" in found:
@@ -152,7 +153,7 @@ def _tables(settings: Settings) -> Iterator[Place]:
         if days is not None:
             kept = f"{days} days"
         elif any(field.data_class == "identifier" for field in columns):
-            kept = "until the person is erased"
+            kept = _until_erased(settings)
         else:
             kept = "without limit: it is of nobody"
         yield Place("table", f"{database}.{table}", kept, tuple(columns))
@@ -162,4 +163,10 @@ def _keys(settings: Settings) -> Iterator[Place]:
     prefixes = {"vault": settings.vault.key_prefix, "redis": settings.redis.key_prefix}
     for layout in LAYOUTS:
         name = f"{prefixes[layout.prefix_of]}{layout.pattern}"
-        yield Place("key", name, layout.kept, layout.fields)
+        kept = layout.kept.replace(UNTIL_ERASED, _until_erased(settings))
+        yield Place("key", name, kept, layout.fields)
+
+
+def _until_erased(settings: Settings) -> str:
+    days = settings.profiles.idle_days
+    return f"{UNTIL_ERASED}, or idle for {days} days" if days else UNTIL_ERASED

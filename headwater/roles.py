@@ -139,9 +139,14 @@ def run_process(
         )
     elif name == "erasure":
         from consumers.erasures_to_certificates import run_erasures
+        from consumers.idle_to_erasures import end_idle_people
 
         # Unwatched: ClickHouse may take minutes to rewrite parts, and an end would begin it anew.
-        run_erasures(settings, stop_on_signal(), member=member, on_ready=on_ready)
+        stop = stop_on_signal()
+        await_end = end_idle_people(settings, stop)
+        run_erasures(settings, stop, member=member, on_ready=on_ready)
+        stop.set()
+        await_end()
     else:
         from headwater.reconcile import reconcile
         from sinks.consents_to_ledger import start_ledger

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Self
 from uuid import uuid4
 
-from producers.calls_to_consents import StatedConsents
+from producers.calls_to_consents import StatedConsents, heard_at_ms
 from producers.rules.bodies import Body
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
@@ -27,8 +27,9 @@ from runtime.deliveries import Deliveries, Record
 from runtime.known_vault import KnownVault
 from runtime.logs import get_logger
 from runtime.metrics import counter
+from runtime.sealing import secrets_of
 from runtime.settings import Settings, Source
-from runtime.vault import AsyncVault, Identifier, Person, Suppressed, secrets_of
+from runtime.vault import AsyncVault, Identifier, Person, Suppressed
 from schemas.codec import COLLECTED, REJECTED
 from schemas.errors import SettingInvalid, StreamError
 from schemas.events import FLAG_TIMESTAMP_MISSING, Collected, Rejected, SealedTrait
@@ -192,7 +193,7 @@ class Collector:
             return []
         await self._known_vault.require()
         identifiers = list(dict.fromkeys((call.id_type, call.external_id) for call in checked))
-        resolved = await self._vault.resolve(identifiers, signed_up)
+        resolved = await self._vault.resolve(identifiers, signed_up, lambda: heard_at_ms(checked))
         people = dict(zip(identifiers, resolved, strict=True))
         topic = self._topics.collected
         records: list[Record] = []

@@ -43,7 +43,9 @@ class StatedConsents:
         if not said:
             return
         identifiers = list(dict.fromkeys(identifier for identifier, _, _ in said))
-        resolved = await self._vault.resolve(identifiers, signed_up_at_ms)
+        resolved = await self._vault.resolve(
+            identifiers, signed_up_at_ms, lambda: heard_at_ms(calls)
+        )
         people = dict(zip(identifiers, resolved, strict=True))
         wanted = []
         for identifier, call, stated in said:
@@ -56,6 +58,15 @@ class StatedConsents:
                 decision = Decision(stated.subject_of, stated.status, source, proof, at_ms)
                 wanted.append(Wanted(person.pid, decision, stated.way, received_at_ms))
         await self._desk.decide(wanted)
+
+
+def heard_at_ms(calls: Sequence[Checked]) -> dict[Identifier, int]:
+    """When the last of the calls happened, for everybody whom they name."""
+    found: dict[Identifier, int] = {}
+    for call in calls:
+        for identifier in ((call.id_type, call.external_id), *call.others):
+            found[identifier] = max(found.get(identifier, 0), call.occurred_at_ms)
+    return found
 
 
 def _whose(call: Checked, stated: Stated) -> Sequence[Identifier]:

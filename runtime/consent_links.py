@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal, Self
 
+from runtime.sealing import secrets_of
 from runtime.settings import Settings
-from runtime.vault import secrets_of
 from schemas.decisions import RECORD_ID_BYTES
 from schemas.subjects import PID_BYTES
 

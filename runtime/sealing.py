@@ -16,6 +16,7 @@ from typing import Literal
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from runtime.settings import Settings
 from schemas.errors import SettingInvalid, StoreRefused
 
 IdType = Literal["user", "anonymous", "email"]
@@ -123,6 +124,21 @@ def load_secret(path: Path, setting: str) -> bytes:
             "make one with: openssl rand -hex 32"
         )
     return bytes.fromhex(text.strip())
+
+
+def secrets_of(settings: Settings) -> tuple[bytes, bytes]:
+    """Key-encryption key and pepper, 32 bytes each. Raises SettingInvalid naming the setting."""
+    loaded = []
+    for name in ("key_encryption_key_file", "pepper_file"):
+        chosen = getattr(settings.vault, name)
+        where = f"[vault] {name}"
+        if not chosen:
+            raise SettingInvalid(
+                f"{where} is not set; name a file of 64 hexadecimal characters in headwater.toml "
+                f"or HEADWATER_VAULT_{name.upper()}"
+            )
+        loaded.append(load_secret(Path(chosen), where))
+    return loaded[0], loaded[1]
 
 
 def make_secret(path: Path) -> None:

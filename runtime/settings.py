@@ -26,6 +26,7 @@ from runtime.settings_sections import (
     Http,
     Kafka,
     Metrics,
+    Profiles,
     Purpose,
     Redis,
     Role,
@@ -52,6 +53,7 @@ __all__ = [
     "Http",
     "Kafka",
     "Metrics",
+    "Profiles",
     "Purpose",
     "Redis",
     "Role",
@@ -92,6 +94,7 @@ class Settings(Section):
     fields: Fields = Fields()
     topics: dict[str, TopicSettings] = Field(default_factory=dict)
     tables: Tables = Tables()
+    profiles: Profiles = Profiles()
     attribution: Attribution = Attribution()
     time: Time = Time()
     erasure: Erasure = Erasure()

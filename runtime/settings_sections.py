@@ -6,7 +6,7 @@ they are read, and what is said of a wrong one, is in runtime/settings.py.
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 from schemas.minors import AGE_OF_CONSENT
 
@@ -16,6 +16,7 @@ Role = Literal[
 ]
 
 
+LEAST_IDLE_DAYS = 30
 Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 Years = Annotated[int, Field(ge=13, le=18)]
 
@@ -196,6 +197,22 @@ class Tables(Section):
 
     accesses: TableSettings = TableSettings(retention_days=365)
     verdicts: TableSettings = TableSettings(retention_days=90)
+
+
+class Profiles(Section):
+    """`[profiles]`: when nobody needs them any more."""
+
+    idle_days: int = Field(
+        0, ge=0, description="without event or decision; 0: never, else 30 at least"
+    )
+
+    @field_validator("idle_days")
+    @classmethod
+    def _leave_time(cls, days: int) -> int:
+        # Copies of events come for so long (deduplication_hours), and would count as new.
+        if 0 < days < LEAST_IDLE_DAYS:
+            raise ValueError(f"expected 0 or {LEAST_IDLE_DAYS} at least")
+        return days
 
 
 class Time(Section):

@@ -10,7 +10,6 @@ vault that is known by its mark refuses when it has lost rows instead of making 
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic, Self, TypeVar
 
@@ -21,7 +20,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 from redis.retry import Retry
 
-from runtime.sealing import IdType, KeyRing, Person, load_secret
+from runtime.sealing import IdType, KeyRing, Person, secrets_of
 from runtime.settings import Settings
 from runtime.vault_faults import LOST, faults
 from runtime.vault_rows import (
@@ -41,7 +40,7 @@ from runtime.vault_rows import (
     require_durable,
     require_kept,
 )
-from schemas.errors import SettingInvalid, StoreRefused
+from schemas.errors import StoreRefused
 
 __all__ = ["AsyncVault", "Erased", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
 
@@ -150,17 +149,21 @@ class Vault(_EitherVault["redis.Redis"]):
                 require_durable(run(*_WAITAOF))
 
     def resolve(
-        self, identifiers: Sequence[Identifier], signed_up_at_ms: SignUps = NOBODY
+        self,
+        identifiers: Sequence[Identifier],
+        signed_up_at_ms: SignUps = NOBODY,
+        heard_at_ms: Callable[[], SignUps] = dict,
     ) -> list[Resolved]:
         """The person behind each identifier, in order: a Person, made and durable where new, or
         Suppressed.
 
         One who was erased is made anew, as somebody else, only if `signed_up_at_ms` says that
-        somebody signed up as that identifier after the erasure.
+        somebody signed up as that identifier after the erasure; one who was idle, also if
+        `heard_at_ms`, asked only then, says that anything of theirs happened after it.
         """
         batch = self._batch(identifiers, signed_up_at_ms)
         with faults():
-            if batch.note_look_up(self._look_up(batch)):
+            if batch.note_look_up(self._look_up(batch), heard_at_ms):
                 self._note_create(batch, self._write(RESOLVE, batch.create()))
         return batch.resolved
 
@@ -193,7 +196,7 @@ class Vault(_EitherVault["redis.Redis"]):
 
         Gives the pid that was behind it. Repeating it changes only the time.
         """
-        (pid,) = self._suppress([(self.hash_of(id_type, external_id), erased_at_ms, "", "")])
+        (pid,) = self._suppress([(self.hash_of(id_type, external_id), erased_at_ms, "", "", 0)])
         return bytes.fromhex(pid.decode()) if pid else None
 
     def suppress_erased(self, erased: Sequence[Erased]) -> None:
@@ -204,7 +207,10 @@ class Vault(_EitherVault["redis.Redis"]):
         """
         if erased:
             self._suppress(
-                [(e.subject, e.erased_at_ms, e.erasure_id.hex(), e.pid.hex()) for e in erased]
+                [
+                    (e.subject, e.erased_at_ms, e.erasure_id.hex(), e.pid.hex(), int(e.is_idle))
+                    for e in erased
+                ]
             )
 
     def remains_of(self, erased: Sequence[Erased]) -> list[int]:
@@ -244,8 +250,9 @@ class Vault(_EitherVault["redis.Redis"]):
     def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
         return self._written(self._queue_write(script, args).execute())
 
-    def _suppress(self, rows: Sequence[tuple[str, int, str, str]]) -> list[bytes | None]:
-        """The pids that were behind rows of (hash, erased at ms, erasure, pid), once durable."""
+    def _suppress(self, rows: Sequence[tuple[str, int, str, str, int]]) -> list[bytes | None]:
+        """The pids that were behind rows of (hash, erased at ms, erasure, pid, 1 if idle), once
+        durable."""
         with faults():
             client: Any = self._client
             pipe = client.pipeline(transaction=False)
@@ -298,12 +305,15 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
         await self.check()
 
     async def resolve(
-        self, identifiers: Sequence[Identifier], signed_up_at_ms: SignUps = NOBODY
+        self,
+        identifiers: Sequence[Identifier],
+        signed_up_at_ms: SignUps = NOBODY,
+        heard_at_ms: Callable[[], SignUps] = dict,
     ) -> list[Resolved]:
         """As in Vault."""
         batch = self._batch(identifiers, signed_up_at_ms)
         with faults():
-            if batch.note_look_up(await self._look_up(batch)):
+            if batch.note_look_up(await self._look_up(batch), heard_at_ms):
                 self._note_create(batch, await self._write(RESOLVE, batch.create()))
         return batch.resolved
 
@@ -337,18 +347,3 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
 
     async def _write(self, script: str, args: Sequence[str | bytes]) -> Any:
         return self._written(await self._queue_write(script, args).execute())
-
-
-def secrets_of(settings: Settings) -> tuple[bytes, bytes]:
-    """Key-encryption key and pepper, 32 bytes each. Raises SettingInvalid naming the setting."""
-    loaded = []
-    for name in ("key_encryption_key_file", "pepper_file"):
-        chosen = getattr(settings.vault, name)
-        where = f"[vault] {name}"
-        if not chosen:
-            raise SettingInvalid(
-                f"{where} is not set; name a file of 64 hexadecimal characters in headwater.toml "
-                f"or HEADWATER_VAULT_{name.upper()}"
-            )
-        loaded.append(load_secret(Path(chosen), where))
-    return loaded[0], loaded[1]

@@ -5,15 +5,15 @@ key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<has
 person was erased (ms) and by which erasure, and stays. `consent:<pid>` is what they decided
 (runtime/consent_overlay.py). One script looks up or creates a whole batch, so two producers that
 meet the same new person agree on one pid, and an erased one is never made anew in between: but for
-a sign-up that happened after the erasure, which gets a new pid and learns when the past ended (ADR
-0011).
+a sign-up that happened after the erasure, or whatever happened after it to somebody forgotten for
+being idle. They get a new pid, and learn when the past ended (ADR 0011, 0012).
 
 `mark` is a hash: `id`, made with the vault, and `made`, how many rows it ever made. A server that
 lost its rows would give everybody a second pid and nobody would notice: so the script refuses when
 `id` is not the one that its caller knows, or `made` is less than the caller has seen on disk.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha1
 from types import MappingProxyType
@@ -87,13 +87,14 @@ RESOLVE_SHA = sha1(RESOLVE.encode(), usedforsecurity=False).hexdigest()
 BEGIN = "return redis.call('HSETNX', ARGV[1] .. 'mark', 'id', ARGV[2])"
 
 # Arguments: prefix, hash, erased at ms, id of the erasure or "", pid to erase or "" for whoever is
-# there. Answers the pid that was behind the identifier. Somebody who signed up since has another
-# pid, and keeps it. The erasure's row is told whose it is: nothing else leads back to the person.
+# there, '1' if it is for being idle. Answers the pid that was behind the identifier. Somebody who
+# signed up since has another pid, and keeps it. The erasure's row is told whose it is: nothing else
+# leads back to the person.
 SUPPRESS = """
 local prefix, hash, erased_ms, erasure, expected = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local row, by = prefix .. 'id:' .. hash, erased_ms
 if erasure ~= '' then
-  by = by .. ':' .. erasure
+  by = by .. ':' .. erasure .. (ARGV[6] == '1' and ':idle' or '')
   redis.call('HSET', prefix .. 'erasure:' .. erasure, 'subject', hash)
 end
 local suppressed = prefix .. 'suppressed:' .. hash
@@ -169,6 +170,8 @@ class Suppressed:
 
     erased_at_ms: int
     erasure_id: bytes | None = None
+    is_idle: bool = False
+    """Only because nothing was heard of them: whatever they do next lets them in."""
 
 
 Resolved = Person | Suppressed
@@ -182,6 +185,7 @@ class Erased:
     pid: bytes
     erased_at_ms: int
     erasure_id: bytes
+    is_idle: bool = False
 
 
 class Batch:
@@ -197,6 +201,7 @@ class Batch:
         signed_up_at_ms: Mapping[Identifier, int] = MappingProxyType({}),
     ) -> None:
         self._ring = ring
+        self._given = identifiers
         self._signed_up = [signed_up_at_ms.get(identifier, 0) for identifier in identifiers]
         self._identifiers = [canonical(*identifier) for identifier in identifiers]
         self._hashes = [ring.hash_of(*identifier) for identifier in self._identifiers]
@@ -209,16 +214,30 @@ class Batch:
         """Arguments of the first pass, which creates nothing."""
         return [*self._head, "1", *self._known, *self._hashes]
 
-    def note_look_up(self, answers: Answers) -> bool:
-        """Take the first answers; True if a second pass must create rows or see them durable."""
+    def note_look_up(
+        self, answers: Answers, heard_at_ms: Callable[[], Mapping[Identifier, int]] = dict
+    ) -> bool:
+        """Take the first answers; True if a second pass must create rows or see them durable.
+
+        `heard_at_ms` tells when anything of somebody happened last; asked only if one was idle.
+        """
+        idle: list[int] = []
         for at, answer in enumerate(answers):
             if answer != _MISSING:
                 found = self._found[at] = self._read(answer)
                 if isinstance(found, Suppressed):
                     if found.erased_at_ms < self._signed_up[at]:
                         self._unsure.append(at)
+                    elif found.is_idle:
+                        idle.append(at)
                     continue
             if answer[:1] == _MISSING or answer[:1] in _FRESH:
+                self._unsure.append(at)
+        heard = heard_at_ms() if idle else {}
+        for at in idle:
+            self._signed_up[at] = heard.get(self._given[at], 0)
+            erased = self._found[at]
+            if isinstance(erased, Suppressed) and erased.erased_at_ms < self._signed_up[at]:
                 self._unsure.append(at)
         return bool(self._unsure)
 
@@ -252,8 +271,8 @@ class Batch:
 
     def _read(self, answer: bytes) -> Resolved:
         if answer[:1] == _ERASED:
-            at_ms, _, erasure_id = answer[1:].partition(b":")
-            return Suppressed(int(at_ms), bytes.fromhex(erasure_id.decode()) or None)
+            at_ms, erasure_id, idle = [*answer[1:].split(b":"), b"", b""][:3]
+            return Suppressed(int(at_ms), bytes.fromhex(erasure_id.decode()) or None, bool(idle))
         pid, wrapped = bytes.fromhex(answer[1:_PID_END].decode()), answer[_PID_END:]
         erased_before_ms = 0
         if answer[:1] in _RETURNED:

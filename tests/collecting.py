@@ -21,10 +21,10 @@ from producers.calls_to_collected import Collector
 from producers.http_to_collected import collector_router
 from runtime.deliveries import Deliveries
 from runtime.problems import install_problems
-from runtime.sealing import make_secret
+from runtime.sealing import make_secret, secrets_of
 from runtime.settings import Settings, load_settings
 from runtime.topics_admin import ensure_topics
-from runtime.vault import AsyncVault, Person, Vault, secrets_of
+from runtime.vault import AsyncVault, Person, Vault
 from schemas.codec import COLLECTED, REJECTED
 from schemas.events import Collected, Rejected
 

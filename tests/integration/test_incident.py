@@ -16,8 +16,9 @@ from headwater.inventory import take_inventory
 from headwater.roles import prepare_stores
 from producers.rules.call_keys import CallKeys
 from runtime.clickhouse import connect
+from runtime.sealing import secrets_of
 from runtime.settings import Settings
-from runtime.vault import Vault, secrets_of
+from runtime.vault import Vault
 from schemas.errors import SettingInvalid
 from sinks.rules.rows import FACT_COLUMNS, fact_rows
 from tests.integration.serving import at, settings_of

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from runtime.sealing import Person, load_secret, make_secret
+from runtime.sealing import Person, load_secret, make_secret, secrets_of
 from runtime.settings import Settings
-from runtime.vault import AsyncVault, Erased, Identifier, Suppressed, Vault, secrets_of
+from runtime.vault import AsyncVault, Erased, Identifier, Suppressed, Vault
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from tests.conftest import FreshName
 
