@@ -84,20 +84,24 @@ class Profiles:
         person = await asyncio.to_thread(self._vault.lookup, id_type, external_id)
         if person is None:
             return None
-        key = f"{self._prefix}{person.pid.hex()}"
-        try:
-            answer = self._client.hmget(key, ["p", "d"])
-            profile, is_stub = await cast("Any", answer)
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise StoreUnavailable("Redis does not answer") from error
-        if profile is None or is_stub is not None:
-            return None
-        known = SUBJECT.decode(profile)
-        if known.erased_at_ms is not None:
+        known, _ = await self.stored(person.pid)
+        if known is None:
             return None
         # The profile knows what its lane has applied; the overlay, what was decided a moment ago.
         decided = union(known.consents, await self._overlay.consents_of(person.pid))
         return person, msgspec.structs.replace(known, consents=decided)
+
+    async def stored(self, pid: bytes) -> tuple[Subject | None, bool]:
+        """The person as the sink wrote them, if it did, and whether it knows of their erasure."""
+        key = f"{self._prefix}{pid.hex()}"
+        try:
+            answer = self._client.hmget(key, ["p", "d"])
+            profile, stub = await cast("Any", answer)
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
+            raise StoreUnavailable("Redis does not answer") from error
+        known = None if profile is None else SUBJECT.decode(profile)
+        is_erased = stub is not None or (known is not None and known.erased_at_ms is not None)
+        return (None if is_erased else known), is_erased
 
     async def close(self) -> None:
         """Give the connections back."""

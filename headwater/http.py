@@ -33,12 +33,14 @@ from consumers import (
     health_api,
     profiles_api,
     rejected_api,
+    sends_api,
     verification_api,
 )
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.erasure_store import ErasureStore
 from consumers.health_api import Check, Readiness
+from consumers.send_gate import SendGate
 from consumers.subject_to_export import Exporter
 from producers import http_to_collected
 from producers.calls_to_collected import Collector
@@ -234,6 +236,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     accesses = Accesses(reader)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
+    gate = SendGate(settings, Vault.from_settings(settings), profiles)
     exporter = Exporter(settings, Vault.from_settings(settings), reader, accesses)
     rejected = rejected_api.RejectedReader(settings)
     consenting = consents_api.Consenting(settings, accesses)
@@ -256,6 +259,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     parts.lives += [
         (None, reader.close),
         (None, profiles.close),
+        (None, gate.close),
         (None, exporter.close),
         (consenting.start, consenting.close),
         (campaigners.live.start, campaigners.live.stop),
@@ -270,6 +274,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(consent_lists_api.build_router(consenting, access))
     app.include_router(consent_links_api.build_router(consenting, access))
     app.include_router(consents_api.build_router(consenting, access))
+    app.include_router(sends_api.build_router(gate, access))
     app.include_router(export_api.build_router(exporter, accesses, access))
     app.include_router(rejected_api.build_router(rejected, access))
     app.include_router(erasures_api.build_router(erasures, access))

@@ -2,7 +2,8 @@
 
 Once it is on the log (all in-sync replicas) and in the overlay, on disk: in this order, so that the
 overlay holds nothing that has no proof, and a crash in between is healed by the same request sent
-again, which finds the same record id (schemas/decisions.py).
+again, which finds the same record id (schemas/decisions.py). A refusal also waits for who was told
+that they may send a moment ago: afterwards no message begins that it forbids.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from runtime.deliveries import Deliveries, Record
 from runtime.metrics import counter
 from runtime.settings import Settings
 from schemas.codec import CONSENT_CHANGED
+from schemas.consent import is_grant
 from schemas.decisions import Decision, Known, News, Way, newest_of, news_of
 from schemas.minors import Age, country_of, lacks_guardian, youngest_of
 
@@ -103,6 +105,9 @@ class ConsentDesk:
         await self._deliveries.send(records)
         if put:
             await self.overlay.put(put)
+            refusing = [pid for pid, known in put.items() if not all(map(_is_yes, known))]
+            if refusing:
+                await self.overlay.outlast_sends(refusing)
         counted = counter("headwater_consents_recorded_total")
         for each, came in zip(wanted, outcomes, strict=True):
             if isinstance(came, NeedsGuardian):
@@ -154,3 +159,7 @@ class ConsentDesk:
 def _decided_at_ms(wanted: Wanted) -> int:
     begins = wanted.decision.valid_from_ms
     return wanted.at_ms if begins is None else min(begins, wanted.at_ms)
+
+
+def _is_yes(known: Known) -> bool:
+    return is_grant(known.consent)

@@ -8,8 +8,14 @@ content hash, and 's' if a stamp said it or 'g' if a guardian did. A line goes o
 covers it: it could change no answer of schemas/consent.py any more. The field '@age' has what the
 newest record told of the person's age: recorded, at least so old (years), as of (ms), country.
 Everything here is on the log, so it can be made again from there.
+
+Between the moment in which a sender asks and the moment in which it sends, a person may withdraw.
+So who asks to send leaves a key beside the hash that lives for `SEND_WITHIN_MS`, and sends before
+it is over; and whoever put a refusal here waits until no such key is left before they call it in
+force (docs/adr/0015-permission-to-send.md).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +35,18 @@ from schemas.subjects import Consent
 
 ANSWER_WITHIN_S = 5.0
 AGE_FIELD = "@age"
+SEND_WITHIN_MS = 1000
+"""So long after asking may a sender begin to send."""
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
+
+# Arguments: prefix, pid, ms. Answers what is decided, as HGETALL does; nothing for a person without
+# a row. In one script: whoever decides later finds the key, and whoever decided before is read.
+ASK = """
+local prefix, pid = ARGV[1], ARGV[2]
+if redis.call('EXISTS', prefix .. 'key:' .. pid) == 0 then return false end
+redis.call('SET', prefix .. 'sending:' .. pid, '1', 'PX', ARGV[3])
+return redis.call('HGETALL', prefix .. 'consent:' .. pid)
+"""
 
 # Arguments: prefix, pid, then field and line of each decision. Answers 0, and does nothing, for a
 # person without a row: erased meanwhile. A line that is there already is written all the same:
@@ -97,9 +114,16 @@ LAYOUT = (
             ),
         ),
     ),
+    Layout(
+        "sending:{pid}",
+        "vault",
+        "a second",
+        (held("value", "technical", "accountability", "A message to the person may be under way"),),
+    ),
 )
-"""What this module's script writes."""
+"""What this module's scripts write."""
 
+_UNREADABLE = "what people decided cannot be read in the vault"
 Matters = Mapping[str, Sequence[Known]]
 """Matter ('purpose/analytics') -> decisions on it that can still matter."""
 
@@ -130,9 +154,34 @@ class ConsentOverlay:
         try:
             with faults():
                 rows = await pipe.execute()
-            return [_parse_row(row) for row in rows]
+            return [_parse_row(row.items()) for row in rows]
         except (StoreRefused, ValueError):
-            raise StoreUnavailable("what people decided cannot be read in the vault") from None
+            raise StoreUnavailable(_UNREADABLE) from None
+
+    async def read_to_send(self, pid: bytes) -> Matters | None:
+        """As `read`, for who begins to send within SEND_WITHIN_MS of calling this, or not at all;
+        None for a person without a row: erased meanwhile. Raises as `read`."""
+        client = self._client
+        try:
+            with faults():
+                row = await client.eval(ASK, 0, self._prefix, pid.hex(), SEND_WITHIN_MS)
+            return None if row is None else _parse_row(zip(row[::2], row[1::2], strict=True))[0]
+        except (StoreRefused, ValueError):
+            raise StoreUnavailable(_UNREADABLE) from None
+
+    async def outlast_sends(self, pids: Iterable[bytes]) -> None:
+        """Whoever asked to send to these people before this was called has begun, or will not.
+
+        Raises StoreUnavailable or StoreRefused.
+        """
+        pipe = self._client.pipeline(transaction=False)
+        for pid in pids:
+            pipe.pttl(f"{self._prefix}sending:{pid.hex()}")
+        with faults():
+            left_ms = max(await pipe.execute(), default=0)
+        # Once: who asks from now on reads what is decided by now.
+        if left_ms > 0:
+            await asyncio.sleep(left_ms / 1000)
 
     async def consents_of(self, pid: bytes) -> list[Consent]:
         """Every decision of a person that can still matter. Raises as `read`."""
@@ -186,10 +235,10 @@ def _line(known: Known) -> str:
     return " ".join(parts)
 
 
-def _parse_row(row: Mapping[bytes, bytes]) -> tuple[Matters, Age | None]:
+def _parse_row(row: Iterable[tuple[bytes, bytes]]) -> tuple[Matters, Age | None]:
     matters: dict[str, list[Known]] = {}
     age = None
-    for field, value in row.items():
+    for field, value in row:
         name = field.decode()
         if name == AGE_FIELD:
             _, at_least, as_of_ms, country = value.decode().split(" ")

@@ -17,6 +17,8 @@ CounterName = Literal[
     "headwater_consents_recorded_total",
     # Decisions not recorded: a yes of somebody too young to give it alone, by how they came.
     "headwater_consents_without_guardian_total",
+    # Sends that were asked for, by answer (allowed, or the rule that forbids it).
+    "headwater_sends_asked_total",
     # Events withheld, by purpose ('erased' of an erased person) and reason (unknown, refused).
     "headwater_withheld_events_total",
     # Transactions a lane committed.
@@ -70,6 +72,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_applied_events_total": ("outcome",),
     "headwater_consents_recorded_total": ("way",),
     "headwater_consents_without_guardian_total": ("way",),
+    "headwater_sends_asked_total": ("answer",),
     "headwater_withheld_events_total": ("purpose", "reason"),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
