@@ -15,8 +15,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from headwater.process_life import show_metrics, stop_on_signal
 from headwater.recount import Difference
-from headwater.roles import show_metrics, stop_on_signal
 from headwater.verify import Verdict, verify
 from runtime.clickhouse import answering, connect
 from runtime.clock import ClockMs, now_ms

@@ -11,17 +11,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from headwater.keys import write_private
+from headwater.process_life import leave_with_parent, show_metrics, stop_on_signal
 from runtime.logs import configure_logs
 from runtime.metrics import GaugeName
-from runtime.metrics_port import PATH, serve_metrics
 from runtime.retry import retry_in_place
 from runtime.settings import Settings
 from runtime.stalls import Place
@@ -42,7 +40,6 @@ PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 ROLE_NAMES = tuple(role for roles in PROCESSES.values() for role in roles)
 _TETHER = Path(__file__).parent.parent / "runtime" / "tether.py"
-_LEAVES_AFTER_PARENT_S = 20.0
 
 Ready = Callable[[], None]
 
@@ -100,7 +97,7 @@ def run_process(
     """
     configure_logs(role=name, as_json=not sys.stderr.isatty())
     if is_supervised:
-        _leave_with_parent()
+        leave_with_parent()
     if name != "http":
         show_metrics(settings, metrics_file)
     # A process that died is replaced at once, not after its group has missed it.
@@ -175,20 +172,6 @@ def _watchdog(
     )
 
 
-def show_metrics(settings: Settings, file: Path | None = None) -> None:
-    """This process's numbers are on [metrics] port, or on a free one that `file` then names.
-
-    Raises SettingInvalid when the port is taken.
-    """
-    keys = [key for role, key in settings.http.keys.items() if role in ("operator", "admin")]
-    if file is not None:
-        # Beside others on this host: a configured port would be everybody's.
-        port = serve_metrics("127.0.0.1", 0, keys)
-        write_private(file, f"http://127.0.0.1:{port}{PATH}\n")
-    elif settings.metrics.port:
-        serve_metrics(settings.metrics.host, settings.metrics.port, keys)
-
-
 def run_side_by_side(
     names: Sequence[str], arguments: Sequence[str], *, metrics_port: int = 0
 ) -> int:
@@ -217,27 +200,3 @@ def run_side_by_side(
         child.terminate()
         child.wait()
     return next((1 for child in children if child.returncode not in (0, -signal.SIGTERM)), 0)
-
-
-def stop_on_signal() -> threading.Event:
-    """An event that is set once somebody asks this process to stop."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
-def _leave_with_parent() -> None:
-    """End this process some time after its parent, even if it is stuck in its work.
-
-    The kernel's SIGTERM comes first (runtime/tether.py); this is for a process that hangs on it.
-    """
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        time.sleep(_LEAVES_AFTER_PARENT_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="leave with parent", daemon=True).start()
