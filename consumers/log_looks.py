@@ -20,6 +20,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from runtime.fresh_consumer import FreshConsumer
 from runtime.settings import Settings
 from schemas.errors import StoreUnavailable
 
@@ -40,7 +41,7 @@ class LogLooks:
     """Reads partitions anywhere. For one thread. Every method raises StoreUnavailable."""
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer = Consumer(
+        self._kafka = FreshConsumer(
             {
                 "bootstrap.servers": settings.kafka.bootstrap_servers,
                 "group.id": f"{settings.kafka.topic_prefix}erasure.looks",
@@ -55,7 +56,7 @@ class LogLooks:
 
     def close(self) -> None:
         """End the connections."""
-        self._consumer.close()
+        self._kafka.close()
 
     def oldest_ms(self, topic: str, partitions: Iterable[int]) -> dict[int, int | None]:
         """Of each partition, when its oldest record was written (UTC ms); None if it has none."""
@@ -101,32 +102,35 @@ class LogLooks:
         return found
 
     def _range(self, topic: str, partition: int) -> tuple[int, int]:
-        with _answering(topic):
-            found: tuple[int, int] = self._consumer.get_watermark_offsets(
+        with _answering(topic), self._kafka.asked() as consumer:
+            found: tuple[int, int] = consumer.get_watermark_offsets(
                 TopicPartition(topic, partition), timeout=ANSWER_WITHIN_S
             )
         return found
 
     def _read(self, topic: str, partition: int, offset: int) -> Iterator[Message]:
         """Every record from `offset` to the end of now; control records are left out."""
-        with _answering(topic):
-            self._consumer.assign([TopicPartition(topic, partition, offset)])
-        heard_at_s = time.monotonic()
-        while True:
-            with _answering(topic):
-                messages: list[Any] = self._consumer.consume(500, 0.05)
-            if messages:
-                heard_at_s = time.monotonic()
-            elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
-                raise StoreUnavailable(f"{topic}[{partition}] cannot be read: no answer")
-            for message in messages:
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return
-                elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
-                    raise StoreUnavailable(f"{topic}[{partition}] cannot be read: {error.name()}")
+        with _answering(topic), self._kafka.asked() as consumer:
+            consumer.assign([TopicPartition(topic, partition, offset)])
+            yield from _to_the_end(consumer, topic, partition)
+
+
+def _to_the_end(consumer: Consumer, topic: str, partition: int) -> Iterator[Message]:
+    heard_at_s = time.monotonic()
+    while True:
+        messages: list[Any] = consumer.consume(500, 0.05)
+        if messages:
+            heard_at_s = time.monotonic()
+        elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
+            raise StoreUnavailable(f"{topic}[{partition}] cannot be read: no answer")
+        for message in messages:
+            error = message.error()
+            if error is None:
+                yield message
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return
+            elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
+                raise StoreUnavailable(f"{topic}[{partition}] cannot be read: {error.name()}")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from runtime.fresh_consumer import FreshConsumer
 from schemas.errors import StoreRefused, StoreUnavailable
 
 ANSWER_WITHIN_S = 5.0
@@ -39,28 +40,29 @@ class ChangeReader:
         self, bootstrap_servers: str, topics: Iterable[str], partition: int, group: str
     ) -> None:
         self.topics = tuple(topics)
-        self._config = {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": group,
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "fetch.wait.max.ms": 20,
-            # noida-db ignores fetch limits and sends a whole backlog at once.
-            "receive.message.max.bytes": 1_000_000_000,
-        }
+        self._kafka = FreshConsumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": group,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": 20,
+                # noida-db ignores fetch limits and sends a whole backlog at once.
+                "receive.message.max.bytes": 1_000_000_000,
+            }
+        )
         self._partition = partition
-        self._consumer: Consumer | None = None
 
     def ends(self) -> dict[str, int]:
         """Of each topic the offset after the last record committed when this was called."""
-        consumer = self._connected()
         found = {}
         for topic in self.topics:
             place = TopicPartition(topic, self._partition)
             try:
-                found[topic] = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)[1]
+                with self._kafka.asked() as consumer:
+                    found[topic] = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)[1]
             except KafkaException as error:
                 raise self._unavailable(topic, error.args[0].name()) from error
         return found
@@ -70,49 +72,47 @@ class ChangeReader:
 
         All up to `end_offset`, or so many that they are worth applying first.
         """
-        consumer = self._connected()
-        consumer.assign([TopicPartition(topic, self._partition, from_offset)])
-        changes: list[Change] = []
-        next_offset = from_offset
-        heard_at_s = time.monotonic()
-        try:
-            while next_offset < end_offset and len(changes) < RECORDS_A_READ:
-                # `consume` alone would wait for as many as it may take, or for all of its time.
-                first = consumer.poll(0.05)
-                messages: list[Any] = []
-                if first is not None:
-                    messages = [first, *consumer.consume(RECORDS_A_READ, 0)]
-                    heard_at_s = time.monotonic()
-                elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
-                    raise self._unavailable(topic, "no answer")
-                for message in messages:
-                    error = message.error()
-                    if error is None:
-                        changes.append(Change(message.key(), message.value(), message.offset()))
-                        next_offset = message.offset() + 1
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        # What takes no record (control records, aborted ones) is passed too.
-                        next_offset = max(next_offset, message.offset())
-                    elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                        raise StoreRefused(
-                            f"{topic}[{self._partition}]@{from_offset} is not in the log any more"
-                        )
-                    elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
-                        raise self._unavailable(topic, error.name())
-        finally:
-            consumer.assign([])
-        return changes, next_offset
+        with self._kafka.asked() as consumer:
+            consumer.assign([TopicPartition(topic, self._partition, from_offset)])
+            try:
+                return self._read(consumer, topic, from_offset, end_offset)
+            finally:
+                consumer.assign([])
 
     def close(self) -> None:
         """End the connection."""
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
+        self._kafka.close()
 
-    def _connected(self) -> Consumer:
-        if self._consumer is None:
-            self._consumer = Consumer(self._config)
-        return self._consumer
+    def _read(
+        self, consumer: Consumer, topic: str, from_offset: int, end_offset: int
+    ) -> tuple[list[Change], int]:
+        changes: list[Change] = []
+        next_offset = from_offset
+        heard_at_s = time.monotonic()
+        while next_offset < end_offset and len(changes) < RECORDS_A_READ:
+            # `consume` alone would wait for as many as it may take, or for all of its time.
+            first = consumer.poll(0.05)
+            messages: list[Any] = []
+            if first is not None:
+                messages = [first, *consumer.consume(RECORDS_A_READ, 0)]
+                heard_at_s = time.monotonic()
+            elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
+                raise self._unavailable(topic, "no answer")
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    changes.append(Change(message.key(), message.value(), message.offset()))
+                    next_offset = message.offset() + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    # What takes no record (control records, aborted ones) is passed too.
+                    next_offset = max(next_offset, message.offset())
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    raise StoreRefused(
+                        f"{topic}[{self._partition}]@{from_offset} is not in the log any more"
+                    )
+                elif not error.retriable() and error.code() != KafkaError._TRANSPORT:
+                    raise self._unavailable(topic, error.name())
+        return changes, next_offset
 
     def _unavailable(self, topic: str, why: str) -> StoreUnavailable:
         return StoreUnavailable(f"{topic}[{self._partition}] cannot be read: {why}")

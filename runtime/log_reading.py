@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from runtime.fresh_consumer import FreshConsumer
 from runtime.settings import Settings
 from schemas.errors import StoreUnavailable
 
@@ -24,7 +25,7 @@ class LogReading:
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self._topic = topic
-        self._consumer = Consumer(
+        self._kafka = FreshConsumer(
             {
                 "bootstrap.servers": settings.kafka.bootstrap_servers,
                 # Named because librdkafka asks for it; no offset is ever committed.
@@ -43,9 +44,10 @@ class LogReading:
     def bounds(self, partition: int) -> tuple[int, int]:
         """First offset of the partition, and its end now."""
         try:
-            found: tuple[int, int] = self._consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), SILENT_FOR_S
-            )
+            with self._kafka.asked() as consumer:
+                found: tuple[int, int] = consumer.get_watermark_offsets(
+                    TopicPartition(self._topic, partition), SILENT_FOR_S
+                )
         except KafkaException as error:
             raise StoreUnavailable(f"Kafka did not tell the end of {self._topic}") from error
         return found
@@ -54,11 +56,19 @@ class LogReading:
         """Every record from offset `first` until before `end`, some at a time."""
         if first >= end:
             return
-        self._consumer.assign([TopicPartition(self._topic, partition, first)])
+        with self._kafka.asked() as consumer:
+            consumer.assign([TopicPartition(self._topic, partition, first)])
+            yield from self._read(consumer, end)
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._kafka.close()
+
+    def _read(self, consumer: Consumer, end: int) -> Iterator[list[Raw]]:
         heard_s = time.monotonic()
         while True:
             try:
-                messages = self._consumer.consume(_CHUNK, 0.1)
+                messages = consumer.consume(_CHUNK, 0.1)
             except KafkaException as error:
                 raise StoreUnavailable(f"Kafka does not give {self._topic}") from error
             if messages:
@@ -81,7 +91,3 @@ class LogReading:
                 yield found
             if is_over:
                 return
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._consumer.close()

@@ -17,7 +17,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from runtime import changes, kafka_reader, transactions
+from runtime import changes, fresh_consumer, kafka_reader, transactions
 from tests.model.memory_kafka import Died, Fenced, Group, MemoryKafka, Record
 
 SLOW_S = 11.0  # longer than the socket's timeout
@@ -282,7 +282,7 @@ class MemoryConsumer:
 def memory_clients(patch: pytest.MonkeyPatch) -> Callable[[MemoryKafka], None]:
     """From now on the product's Kafka clients work on the MemoryKafka that the answer was given."""
     current: list[MemoryKafka] = []
-    for module in (changes, transactions, kafka_reader):
+    for module in (fresh_consumer, transactions, kafka_reader):
         patch.setattr(module, "Consumer", lambda config: MemoryConsumer(current[0], config))
     patch.setattr(transactions, "Producer", lambda config: MemoryProducer(current[0], config))
 
