@@ -6,15 +6,15 @@ says who asks; there is no login and no cookie, hence nothing that another site 
 Somebody who was erased is answered like anybody, and nothing is kept.
 """
 
-import hashlib
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 
 from consumers.consents_api import Consenting
 from consumers.rules import consent_pages as pages
 from consumers.rules.consent_pages import Choice
+from consumers.rules.consent_words import VERSION, Words, words_for
 from runtime.consent_desk import NeedsGuardian, Wanted
 from runtime.consent_links import PATH, Kind, Link
 from schemas.consent import allowed_now, decisions_on
@@ -25,6 +25,7 @@ MOST_BYTES = 16_384
 _ONE_CLICK = ("List-Unsubscribe", "One-Click")
 _OVER = 410
 _FORBIDDEN = 403
+Language = Annotated[str | None, Header(alias="Accept-Language")]
 
 
 class Pages:
@@ -64,9 +65,9 @@ class Pages:
                 found.append(Choice(matter, allowed_now("consent", on_it, now_ms)))
         return found
 
-    async def choose(self, link: Link, form: dict[str, str]) -> bool:
+    async def choose(self, link: Link, form: dict[str, str], words: Words) -> bool:
         """What the person chose is in force; False if a yes needs a guardian, and is not."""
-        return await self._decide(link.pid, pages.chosen(form, await self.choices(link.pid)))
+        return await self._decide(link.pid, pages.chosen(form, await self.choices(link.pid), words))
 
     async def can_confirm(self, link: Link) -> bool:
         """True while the pending subscription is the newest word on its matter: so a link works
@@ -79,7 +80,7 @@ class Pages:
             and newest.consent.status == "pending"
         )
 
-    async def confirm(self, link: Link) -> bool:
+    async def confirm(self, link: Link, words: Words) -> bool:
         """The subscription is in force; False if not, because a guardian must ask for it.
 
         A guardian who asked for it, as the pending record says, is who confirms it.
@@ -87,9 +88,8 @@ class Pages:
         (matters,) = await self._consenting.overlay.read([link.pid])
         pending = newest_of(matters.get(link.matter, ()))
         by = GUARDIAN if pending is not None and pending.is_guardians else None
-        text = pages.confirmation_text(link.matter)
-        text_hash = hashlib.sha256(text.encode()).digest()
-        proof = Proof("double_opt_in", pages.VERSION, text_hash, pages.LANGUAGE, authorised_by=by)
+        text_hash = pages.text_hash(pages.confirmation_text(link.matter, words))
+        proof = Proof("double_opt_in", VERSION, text_hash, words.language, authorised_by=by)
         return await self._decide(
             link.pid, [Decision(link.matter, "subscribed", "confirm-link", proof)]
         )
@@ -111,55 +111,57 @@ def build_router(shown: Pages) -> APIRouter:
     options: dict[str, Any] = {"response_class": Response, "responses": {_OVER: {}}}
 
     @router.get(f"{PATH}/unsubscribe/{{token}}", summary="Ask before unsubscribing", **options)
-    async def ask_unsubscribe(token: str) -> Response:
+    async def ask_unsubscribe(token: str, language: Language = None) -> Response:
         """A page with a button; changes nothing."""
-        link = shown.link("unsubscribe", token)
-        return _over() if link is None else _html(pages.ask_to_unsubscribe(link.matter))
+        link, words = shown.link("unsubscribe", token), words_for(language)
+        return _over(words) if link is None else _html(pages.ask_to_unsubscribe(link.matter, words))
 
     @router.post(f"{PATH}/unsubscribe/{{token}}", summary="Unsubscribe", **options)
-    async def unsubscribe(token: str, request: Request) -> Response:
+    async def unsubscribe(token: str, request: Request, language: Language = None) -> Response:
         """200 once it is in force; one click of a mail program is enough (RFC 8058)."""
-        link = shown.link("unsubscribe", token)
+        link, words = shown.link("unsubscribe", token), words_for(language)
         if link is None:
-            return _over()
+            return _over(words)
         await shown.unsubscribe(link, await _form(request))
-        return _html(pages.is_unsubscribed(link.matter))
+        return _html(pages.is_unsubscribed(link.matter, words))
 
     @router.get(f"{PATH}/preferences/{{token}}", summary="A person's own choices", **options)
-    async def ask_preferences(token: str) -> Response:
+    async def ask_preferences(token: str, language: Language = None) -> Response:
         """A page with every question and its present answer; changes nothing."""
-        link = shown.link("preferences", token)
+        link, words = shown.link("preferences", token), words_for(language)
         if link is None:
-            return _over()
-        return _html(pages.preference_page(await shown.choices(link.pid)))
+            return _over(words)
+        return _html(pages.preference_page(await shown.choices(link.pid), words))
 
     @router.post(f"{PATH}/preferences/{{token}}", summary="Save a person's choices", **options)
-    async def save_preferences(token: str, request: Request) -> Response:
+    async def save_preferences(token: str, request: Request, language: Language = None) -> Response:
         """The same page, once the choices are in force."""
-        link = shown.link("preferences", token)
+        link, form = shown.link("preferences", token), await _form(request)
+        words = words_for(language, form.get(pages.LANGUAGE_FIELD))
         if link is None:
-            return _over()
-        is_taken = await shown.choose(link, await _form(request))
-        said = pages.SAVED if is_taken else pages.ASK_GUARDIAN
-        return _html(pages.preference_page(await shown.choices(link.pid), said))
+            return _over(words)
+        is_taken = await shown.choose(link, form, words)
+        said = words.saved if is_taken else words.guardian
+        return _html(pages.preference_page(await shown.choices(link.pid), words, said))
 
     @router.get(f"{PATH}/confirm/{{token}}", summary="Ask before confirming", **options)
-    async def ask_confirm(token: str) -> Response:
+    async def ask_confirm(token: str, language: Language = None) -> Response:
         """A page with a button; changes nothing."""
-        link = shown.link("confirm", token)
+        link, words = shown.link("confirm", token), words_for(language)
         if link is None or not await shown.can_confirm(link):
-            return _over()
-        return _html(pages.ask_to_confirm(link.matter))
+            return _over(words)
+        return _html(pages.ask_to_confirm(link.matter, words))
 
     @router.post(f"{PATH}/confirm/{{token}}", summary="Confirm a subscription", **options)
-    async def confirm(token: str) -> Response:
+    async def confirm(token: str, request: Request, language: Language = None) -> Response:
         """200 once the subscription is in force; the link is used up then."""
-        link = shown.link("confirm", token)
+        link, form = shown.link("confirm", token), await _form(request)
+        words = words_for(language, form.get(pages.LANGUAGE_FIELD))
         if link is None or not await shown.can_confirm(link):
-            return _over()
-        if not await shown.confirm(link):
-            return _html(pages.ask_guardian(), _FORBIDDEN)
-        return _html(pages.is_confirmed(link.matter))
+            return _over(words)
+        if not await shown.confirm(link, words):
+            return _html(pages.ask_guardian(words), _FORBIDDEN)
+        return _html(pages.is_confirmed(link.matter, words))
 
     return router
 
@@ -174,8 +176,8 @@ async def _form(request: Request) -> dict[str, str]:
     return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=1000))
 
 
-def _over() -> Response:
-    return _html(pages.link_is_over(), _OVER)
+def _over(words: Words) -> Response:
+    return _html(pages.link_is_over(words), _OVER)
 
 
 def _html(page: str, status: int = 200) -> Response:

@@ -1,7 +1,8 @@
 """What does a person read who follows a link from a mail, and which answers can they give?
 
 Plain HTML: no script, nothing from elsewhere, readable by a screen reader, in the dark and at any
-size. What a page asks is counted as the text that its reader agreed to, by version and hash.
+size, in the language of its reader (consent_words.py). What a page asks is counted as the text that
+its reader agreed to, by version, language and hash.
 """
 
 import base64
@@ -10,23 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from consumers.rules.consent_words import VERSION, Words
 from schemas.decisions import ALL_TOPICS, Decision, Proof
 
-VERSION = "preferences-1"
-LANGUAGE = "en"
 YES, NO = "yes", "no"
 STOP_FIELD = "stop"
-SAVED = "Saved. Your choices are in force now."
-ASK_GUARDIAN = (
-    "You are too young to say yes to this alone: a parent or guardian has to say it for you. "
-    "Every no is in force."
-)
-_PURPOSES: Mapping[str, tuple[str, str]] = {
-    "analytics": ("Statistics", "We count visits and purchases to see what works."),
-    "personalisation": ("Personal content", "We use what you viewed and bought to suggest things."),
-    "advertising": ("Messages and advertising", "We use what we know of you to send you offers."),
-    "sale": ("Sale or sharing", "We sell or share what we know of you to or with others."),
-}
+LANGUAGE_FIELD = "language"
+"""A form says in which language it was read: that is what its reader agreed to."""
 _STYLE = """
 :root { color-scheme: light dark; font: 1.05rem/1.5 system-ui, sans-serif; }
 body { max-width: 38rem; margin: 2rem auto; padding: 0 1rem; }
@@ -62,24 +53,26 @@ class Choice:
     is_allowed: bool
 
 
-def title_of(matter: str) -> str:
+def title_of(matter: str, words: Words) -> str:
     """What a matter is called: 'Statistics', 'email: newsletter'."""
     kind, _, name = matter.partition("/")
     if kind == "purpose":
-        return _PURPOSES.get(name, (name, ""))[0]
-    return f"{kind}: {'everything' if name == ALL_TOPICS else name}"
+        return words.purposes.get(name, (name, ""))[0]
+    return f"{kind}: {words.everything if name == ALL_TOPICS else name}"
 
 
-def _explained(matter: str) -> str:
+def _explained(matter: str, words: Words) -> str:
     kind, _, name = matter.partition("/")
     if kind == "purpose":
-        return _PURPOSES.get(name, ("", f"We use what we know of you for: {name}."))[1]
-    return f"We write to you by {kind} about: {name}."
+        return words.purposes.get(name, ("", words.other_purpose.format(name=name)))[1]
+    return words.subscription.format(channel=kind, name=name)
 
 
-def text_of(matters: Sequence[str]) -> str:
+def text_of(matters: Sequence[str], words: Words) -> str:
     """What the preference page asks about these, as text: the proof is its hash."""
-    return "\n".join(f"{title_of(matter)}. {_explained(matter)}" for matter in matters)
+    return "\n".join(
+        f"{title_of(matter, words)}. {_explained(matter, words)}" for matter in matters
+    )
 
 
 def text_hash(text: str) -> bytes:
@@ -87,13 +80,13 @@ def text_hash(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def chosen(answers: Mapping[str, str], choices: Sequence[Choice]) -> list[Decision]:
+def chosen(answers: Mapping[str, str], choices: Sequence[Choice], words: Words) -> list[Decision]:
     """The decisions in a sent form: what differs from what holds, and only what was asked."""
     proof = Proof(
         "preference_page",
         VERSION,
-        text_hash(text_of([choice.matter for choice in choices])),
-        LANGUAGE,
+        text_hash(text_of([choice.matter for choice in choices], words)),
+        words.language,
     )
     decided = []
     for choice in choices:
@@ -115,25 +108,31 @@ def chosen(answers: Mapping[str, str], choices: Sequence[Choice]) -> list[Decisi
     return decided
 
 
-def preference_page(choices: Sequence[Choice], said: str = "") -> str:
+def preference_page(choices: Sequence[Choice], words: Words, said: str = "") -> str:
     """Every question with its present answer, one button to save and one to stop everything.
 
     `said` is what became of the choices just sent.
     """
     status = f'<p role="status">{said}</p>' if said else ""
     groups = "".join(
-        f"<fieldset><legend>{escape(title_of(choice.matter))}</legend>"
-        f"<p>{escape(_explained(choice.matter))}</p>"
-        f"{_radio(choice, YES, 'Yes')}{_radio(choice, NO, 'No')}</fieldset>"
+        f"<fieldset><legend>{escape(title_of(choice.matter, words))}</legend>"
+        f"<p>{escape(_explained(choice.matter, words))}</p>"
+        f"{_radio(choice, YES, words.yes)}{_radio(choice, NO, words.no)}</fieldset>"
         for choice in choices
     )
     return _page(
-        "Your choices",
-        f"{status}<p>You decide what your data may be used for. A no is in force at once.</p>"
-        f'<form method="post">{groups}<button type="submit">Save</button>'
+        words,
+        words.preferences,
+        f"{status}<p>{words.explained}</p>"
+        f'<form method="post">{_shown_in(words)}{groups}'
+        f'<button type="submit">{words.save}</button>'
         f'<button type="submit" class="quiet" name="{STOP_FIELD}" value="all">'
-        "Say no to everything</button></form>",
+        f"{words.stop}</button></form>",
     )
+
+
+def _shown_in(words: Words) -> str:
+    return f'<input type="hidden" name="{LANGUAGE_FIELD}" value="{words.language}">'
 
 
 def _radio(choice: Choice, value: str, label: str) -> str:
@@ -142,61 +141,53 @@ def _radio(choice: Choice, value: str, label: str) -> str:
     return f'<label><input type="radio" name="{name}" value="{value}"{checked}> {label}</label>'
 
 
-def ask_to_unsubscribe(matter: str) -> str:
+def ask_to_unsubscribe(matter: str, words: Words) -> str:
     """Changes nothing: mail programs and scanners open links by themselves."""
-    return _page(
-        "Unsubscribe",
-        f"<p>You will get no more messages of this kind: {escape(title_of(matter))}.</p>"
-        '<form method="post"><button type="submit">Unsubscribe</button></form>',
-    )
+    said = words.ask_unsubscribe.format(title=title_of(matter, words))
+    form = f'<form method="post"><button type="submit">{words.unsubscribe}</button></form>'
+    return _page(words, words.unsubscribe, f"<p>{escape(said)}</p>{form}")
 
 
-def is_unsubscribed(matter: str) -> str:
-    return _page(
-        "You are unsubscribed",
-        f'<p role="status">No more messages of this kind: {escape(title_of(matter))}.</p>',
-    )
+def is_unsubscribed(matter: str, words: Words) -> str:
+    said = words.is_unsubscribed.format(title=title_of(matter, words))
+    return _page(words, words.unsubscribed, f'<p role="status">{escape(said)}</p>')
 
 
-def confirmation_text(matter: str) -> str:
+def confirmation_text(matter: str, words: Words) -> str:
     """What somebody agrees to who confirms a subscription."""
-    return f"I want to get messages of this kind: {title_of(matter)}."
+    return words.agreed.format(title=title_of(matter, words))
 
 
-def ask_to_confirm(matter: str) -> str:
+def ask_to_confirm(matter: str, words: Words) -> str:
     """Changes nothing, for the same reason."""
     return _page(
-        "Confirm your subscription",
-        f"<p>{escape(confirmation_text(matter))}</p>"
-        '<form method="post"><button type="submit">Confirm</button></form>'
-        "<p>If this was not you, close this page: nothing will be sent.</p>",
+        words,
+        words.confirm_title,
+        f"<p>{escape(confirmation_text(matter, words))}</p>"
+        f'<form method="post">{_shown_in(words)}'
+        f'<button type="submit">{words.confirm}</button></form>'
+        f"<p>{words.not_you}</p>",
     )
 
 
-def is_confirmed(matter: str) -> str:
-    return _page(
-        "You are subscribed",
-        f'<p role="status">You will get messages of this kind: {escape(title_of(matter))}.</p>',
-    )
+def is_confirmed(matter: str, words: Words) -> str:
+    said = words.is_confirmed.format(title=title_of(matter, words))
+    return _page(words, words.confirmed, f'<p role="status">{escape(said)}</p>')
 
 
-def ask_guardian() -> str:
+def ask_guardian(words: Words) -> str:
     """Instead of a confirmation by somebody who may not give it (GDPR Art. 8)."""
-    return _page("A parent or guardian has to say yes", f"<p>{ASK_GUARDIAN}</p>")
+    return _page(words, words.guardian_title, f"<p>{words.guardian}</p>")
 
 
-def link_is_over() -> str:
+def link_is_over(words: Words) -> str:
     """One page for whatever is wrong with a link: which it is, is nobody's business."""
-    return _page(
-        "This link is not valid any more",
-        "<p>It has expired, was used already, or was not copied whole. The newest message that you "
-        "got from us has a fresh one.</p>",
-    )
+    return _page(words, words.over_title, f"<p>{words.over}</p>")
 
 
-def _page(title: str, body: str) -> str:
+def _page(words: Words, title: str, body: str) -> str:
     return (
-        f'<!doctype html><html lang="{LANGUAGE}"><head><meta charset="utf-8">'
+        f'<!doctype html><html lang="{words.language}"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{title}</title><style>{_STYLE}</style></head>'
         f"<body><main><h1>{title}</h1>{body}</main></body></html>"

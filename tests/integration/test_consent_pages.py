@@ -11,7 +11,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from consumers.rules.consent_pages import text_hash, text_of
+from consumers.rules.consent_pages import confirmation_text, text_hash, text_of
+from consumers.rules.consent_words import LANGUAGES, VERSION
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
 from runtime.consent_links import Links, unsubscribe_headers
@@ -284,7 +285,7 @@ def test_a_person_sees_and_changes_their_choices(served: Served, vault: Vault, w
     matters = [
         f"purpose/{name}" for name in ("advertising", "analytics", "personalisation", "sale")
     ]
-    assert proof.text_hash == text_hash(text_of([*matters, "email/news"]))
+    assert proof.text_hash == text_hash(text_of([*matters, "email/news"], LANGUAGES["en"]))
     assert (proof.method, proof.language) == ("preference_page", "en")
 
 
@@ -319,7 +320,7 @@ def test_pages_keep_to_themselves_and_need_no_script(served: Served, who: str) -
         assert page.headers["cache-control"] == "no-store"
         assert 'lang="en"' in page.text and "<h1>" in page.text and "<title>" in page.text
         labels = re.findall(r"<label><input [^>]+> (\w+)</label>", page.text)
-        assert len(labels) == page.text.count("<input")
+        assert len(labels) == page.text.count('<input type="radio"')
         assert page.text.count("<fieldset>") == page.text.count("<legend>")
 
 
@@ -387,3 +388,44 @@ def test_an_erased_person_gets_a_link_like_anybody(served: Served, vault: Vault,
     assert send(pending["confirm"]["url"]).status_code == 410
     unknown = served.get(f"/v1/consents/{quote(who, safe='')}", "consent_desk")
     assert unknown.status_code == 404
+
+
+# -- languages
+
+
+def read(url: str, language: str) -> httpx.Response:
+    return httpx.get(url, headers={"Accept-Language": language}, timeout=30)
+
+
+def test_a_person_decides_on_what_they_read_in_their_language(
+    served: Served, vault: Vault, who: str
+) -> None:
+    url = link(served, who)["url"]
+    shown = read(url, "cs-CZ,cs;q=0.9,en;q=0.5")
+    assert '<html lang="cs">' in shown.text and "Vaše volby" in shown.text
+    fields = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]+)"', shown.text))
+    # The form tells what was read, whatever the browser asks for when it is sent.
+    saved = httpx.post(
+        url, data=fields | {"purpose/sale": "yes"}, headers={"Accept-Language": "de"}, timeout=30
+    )
+    assert "Uloženo" in saved.text
+    (record,) = on_log(served.settings, person(vault, who).pid)
+    matters = [
+        f"purpose/{name}" for name in ("advertising", "analytics", "personalisation", "sale")
+    ]
+    assert (record.language, record.text_version) == ("cs", VERSION)
+    assert record.text_hash == text_hash(text_of(matters, LANGUAGES["cs"]))
+
+
+def test_a_confirmation_is_proven_in_the_language_in_which_it_was_read(
+    served: Served, vault: Vault, who: str
+) -> None:
+    url = subscribe(served, who, "news", "pending")["confirm"]["url"]
+    assert "Bestätigen" in read(url, "de-AT").text
+    assert "angemeldet" in send(url, language="de").text
+    record = on_log(served.settings, person(vault, who).pid)[-1]
+    assert record.language == "de"
+    assert record.text_hash == text_hash(confirmation_text("email/news", LANGUAGES["de"]))
+    assert "Ce lien" in read(url, "fr").text
+    made = link(served, who, kind="unsubscribe", channel="email", topic="news")
+    assert "Cancelar" in read(made["url"], "es").text
