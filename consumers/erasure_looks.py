@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec.structs
 
+from consumers.erasure_rewrites import Rewrites
 from consumers.erasure_stores import Limits, Stores
 from consumers.rules.erasure import (
     IDLE,
@@ -38,7 +39,7 @@ class Examiner:
         self._stores = stores
         self._limits = limits
         self._clock = clock
-        self._rewritten_at_ms = 0
+        self._rewrites = Rewrites(stores, limits, clock)
 
     def examine(self, named: Sequence[Named]) -> list[Erasure]:
         """Each as it stands now; one is provisional or final only if these very looks say so."""
@@ -52,16 +53,25 @@ class Examiner:
             look = Look(store, looked_for, how, int(remaining), self._clock())
             looks[each.erasure_id].append(look)
 
-        self._look_vault(named, note)
-        marks = self._look_profiles(erasures, note)
+        back = self._look_vault(named, note)
+        marks, with_profile = self._look_profiles(erasures, note)
         self._look_subjects(erasures, marks, note)
         self._look_facts(erasures, note)
-        at_first = [self._provisional(each, looks[each.erasure_id]) for each in erasures]
+        # What came back, by a copy that was put back say, is in Redis' files once more.
+        at_first = [
+            self._provisional(
+                msgspec.structs.replace(each, files_rewritten_at_ms=0)
+                if each.erasure_id in back | with_profile
+                else each,
+                looks[each.erasure_id],
+            )
+            for each in erasures
+        ]
         waiting = [each for each in at_first if each.provisional_at_ms]
         gone = self._look_logs(waiting, note) if waiting else {}
         done = []
         stepped = self._unmark(self._forget(at_first, gone), gone)
-        for each in self._rewrite(stepped, before):
+        for each in self._rewrites.after_looks(stepped, before):
             is_over = gone.get(each.erasure_id) == (True, True, True)
             found = tuple(looks[each.erasure_id])
             # What the steps after the looks changed is seen by the next looks only.
@@ -69,11 +79,17 @@ class Examiner:
             done.append(self._settle(each, found, is_over and is_settled))
         return done
 
+    def clean(self, erasures: Sequence[Erasure]) -> list[Erasure]:
+        """Final ones, as they are once Redis' files forgot their pids, if it is time for that."""
+        return self._rewrites.files(erasures, {each.erasure_id for each in erasures})
+
     # -- one store each
 
-    def _look_vault(self, named: Sequence[Named], note: "Note") -> None:
+    def _look_vault(self, named: Sequence[Named], note: "Note") -> set[str]:
+        """Those that had something left when this began."""
         erased = [_erased(each, subject) for each, subject in named]
         remains = self._stores.vault.remains_of(erased)
+        had = {each.erasure_id for (each, _), n in zip(named, remains, strict=True) if n}
         if any(remains):
             # Not yet suppressed, or a vault that was put back from a copy.
             left = zip(erased, remains, strict=True)
@@ -87,19 +103,26 @@ class Examiner:
                 "EXISTS key consent, GET id, EXISTS suppressed",
                 n,
             )
+            if each.forgotten_at_ms and each.unmarked_at_ms:
+                text = "files of Redis from before the deletion"
+                how = "INFO persistence after BGREWRITEAOF"
+                note(each, "vault", text, how, not each.files_rewritten_at_ms)
+        return had
 
     def _look_profiles(
         self, erasures: Sequence[Erasure], note: "Note"
-    ) -> dict[str, tuple[int, int]]:
-        """The marks, by erasure."""
+    ) -> tuple[dict[str, tuple[int, int]], set[str]]:
+        """The marks, by erasure; and those that have a profile."""
         found = self._stores.profiles.read([each.pid for each in erasures])
-        marks = {}
+        marks, with_profile = {}, set()
         for each, profile in zip(erasures, found, strict=True):
+            if profile.has_profile:
+                with_profile.add(each.erasure_id)
             if profile.mark is not None:
                 marks[each.erasure_id] = profile.mark
             is_left = profile.has_profile or (profile.mark is None and not each.forgotten_at_ms)
             note(each, "profiles", "profile of the pid", "HMGET profile p d", int(is_left))
-        return marks
+        return marks, with_profile
 
     def _look_subjects(
         self, erasures: Sequence[Erasure], marks: Mapping[str, tuple[int, int]], note: "Note"
@@ -152,6 +175,9 @@ class Examiner:
                 parts = facts.old_parts(each.rewritten_at_s) if each.rewritten_at_s else 1
                 text = "parts on the disk that may have deleted rows"
                 note(each, "facts", text, "SELECT count() FROM system.parts", parts)
+                text = "statements kept that name the pid"
+                kept = facts.statements_of(each.pid)
+                note(each, "facts", text, "SELECT count() FROM system.mutations", kept)
             else:
                 remaining = of.facts + (not of.marks)
                 text = "rows of the pid but for the mark that hides late ones"
@@ -237,26 +263,6 @@ class Examiner:
             for each in erasures
         ]
 
-    def _rewrite(self, erasures: Sequence[Erasure], before: Mapping[str, Erasure]) -> list[Erasure]:
-        """Deleted rows leave their parts: for all who need it together, and not too often.
-
-        It may take long, and no certificate waits for it: those of this very look come first.
-        """
-        needing = [
-            each
-            for each in erasures
-            if before[each.erasure_id].provisional_at_ms and not each.rewritten_at_s
-        ]
-        now_ms = self._clock()
-        if not needing or now_ms < self._rewritten_at_ms + self._limits.rewrite_every_ms:
-            return list(erasures)
-        at_s = self._stores.facts.rewrite()
-        self._rewritten_at_ms = now_ms
-        return [
-            msgspec.structs.replace(each, rewritten_at_s=at_s) if each in needing else each
-            for each in erasures
-        ]
-
     def _settle(self, each: Erasure, looks: tuple[Look, ...], is_over: bool) -> Erasure:
         horizons, now_ms = self._limits.horizons, self._clock()
         if not each.provisional_at_ms:
@@ -271,7 +277,12 @@ class Examiner:
             if not is_left:
                 pid = each.pid if self._limits.keeps_proof else ""
                 return msgspec.structs.replace(
-                    each, status="final", looks=(*looks, look), pending=(), pid=pid
+                    each,
+                    status="final",
+                    looks=(*looks, look),
+                    pending=(),
+                    pid=pid,
+                    files_rewritten_at_ms=0,
                 )
         return msgspec.structs.replace(each, looks=looks, pending=pending)
 
@@ -292,8 +303,13 @@ def request_of(each: Erasure, phase: str) -> ErasureRequested:
     )
 
 
-def _steps_of(each: Erasure) -> tuple[int, int, int]:
-    return each.forgotten_at_ms, each.unmarked_at_ms, each.rewritten_at_s
+def _steps_of(each: Erasure) -> tuple[int, int, int, int]:
+    return (
+        each.forgotten_at_ms,
+        each.unmarked_at_ms,
+        each.rewritten_at_s,
+        each.files_rewritten_at_ms,
+    )
 
 
 def _erased(each: Erasure, subject: str) -> Erased:

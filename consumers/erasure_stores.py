@@ -39,6 +39,7 @@ class Facts(Protocol):
     def delete_all(self, pids: Sequence[str]) -> None: ...
     def rewrite(self) -> int: ...
     def old_parts(self, before_s: int) -> int: ...
+    def statements_of(self, pid: str) -> int: ...
 
 
 class Logs(Protocol):
@@ -55,13 +56,15 @@ class Logs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where a person may be, and `tell`, which puts requests on erasures.requested, durably."""
+    """Where a person may be; `tell`, which puts requests on erasures.requested, durably; and
+    `rewrite_files`, after which Redis' files have nothing that was deleted (False: not allowed)."""
 
     vault: VaultLooks
     profiles: Profiles
     facts: Facts
     logs: Logs
     tell: Callable[[Sequence[ErasureRequested]], None]
+    rewrite_files: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ or a late writer brings back meanwhile is found and taken out again.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar, cast
@@ -21,6 +21,7 @@ from consumers.erasure_stores import Limits, Stores
 from consumers.fact_looks import FactLooks
 from consumers.log_looks import LogLooks
 from consumers.profile_looks import ProfileLooks
+from consumers.redis_files import RedisFiles
 from consumers.rules.erasure import IDLE, Erasure, Horizons, next_look_ms
 from runtime.clock import ClockMs, now_ms
 from runtime.kafka_reader import Batch, KafkaReader
@@ -41,8 +42,9 @@ ROLE = "erasure"
 AT_ONCE = 1000
 IDLE_WAIT_S = 0.2
 HOUR_MS = 3_600_000
-OLD_PARTS_MS = 480_000
-"""ClickHouse's default old_parts_lifetime."""
+OLD_PARTS_MS = 550_000
+"""old_parts_lifetime of `facts`, and its longest pause between two looks for old parts, which
+ClickHouse draws out by up to ten seconds (sinks/migrations/0008_old_parts.sql)."""
 DELIVERED_WITHIN_S = 10.0
 T = TypeVar("T")
 
@@ -88,8 +90,10 @@ class Desk:
             parts.callback(facts.close)
             logs = LogLooks(settings)
             parts.callback(logs.close)
+            files = RedisFiles(settings)
+            parts.callback(files.close)
             self.certifier = Certifier(self.store, signer, notes_of(settings), clock)
-            self.stores = Stores(self.vault, profiles, facts, logs, self.tell)
+            self.stores = Stores(self.vault, profiles, facts, logs, self.tell, files.rewrite)
             self._examiner = Examiner(self.stores, limits_of(settings), clock)
             self._parts = parts.pop_all()
 
@@ -101,7 +105,8 @@ class Desk:
 
     def look(self, erasure_ids: Sequence[str]) -> None:
         """Each that is not final was looked at in every store, went as far as it can, and is
-        stored; whoever got to a new status by it has a certificate of that."""
+        stored; whoever got to a new status by it has a certificate of that. Redis' files forget the
+        pids of those that are final."""
         kept = [
             (id_, found)
             for id_, found in zip(erasure_ids, self.store.read(erasure_ids), strict=True)
@@ -121,10 +126,15 @@ class Desk:
             after[each.erasure_id] = each
             get_logger().info("erasure", erasure_id=each.erasure_id, status=each.status)
             counter("headwater_erasures_total").labels(each.status).inc()
+        self._save(after.values())
+        known = [found.erasure for _, found in kept if found is not None and found.erasure]
+        ends = [after.get(each.erasure_id, each) for each in known]
+        # Only now: storing that it is final is what takes the pid out of its state.
+        self._save(self._examiner.clean([each for each in ends if each.status == "final"]))
+
+    def _save(self, erasures: Iterable[Erasure]) -> None:
         now = self._clock()
-        self.store.save(
-            [(each, next_look_ms(each, now, self._look_every_ms)) for each in after.values()]
-        )
+        self.store.save([(each, next_look_ms(each, now, self._look_every_ms)) for each in erasures])
 
     def tell(self, requests: Sequence[ErasureRequested]) -> None:
         """The lanes will hear of it. Raises StoreUnavailable when Kafka does not confirm it."""
@@ -320,6 +330,8 @@ def notes_of(settings: Settings) -> list[str]:
         f"{topics.erasures}, {topics.consents} and the ledger of consents: the random pid, with "
         f"nothing behind it, up to {days // DAY_MS} days",
         f"accesses: who read data of the pid, up to {settings.tables.accesses.retention_days} days",
+        "append-only file of the vault: the pid of this erasure, until the file is written anew, "
+        f"at most {settings.erasure.rewrite_every_hours} hours after it became final",
         "counters: anonymous sums by campaign and minute",
         f"backups: nobody looks into them; they are gone {settings.erasure.backups_days} days "
         "after, as [erasure] backups_days says",

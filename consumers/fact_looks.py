@@ -22,6 +22,8 @@ _SYNCHRONOUS = {
     "lightweight_deletes_sync": 2,
     "max_query_size": 16_000_000,
     "max_ast_elements": 1_000_000,
+    # A server that logs queries would keep the pids of these for as long as its log.
+    "log_queries": 0,
 }
 _REWRITES_WITHIN_S = 3600.0
 
@@ -88,6 +90,15 @@ class FactLooks:
             f"AND rows > 0 AND toUnixTimestamp(modification_time) <= {int(before_s)}"
         )
         return int(parts)
+
+    def statements_of(self, pid: str) -> int:
+        """How many deletions that name the pid ClickHouse still keeps a note of, done or not."""
+        digits = bytes.fromhex(pid).hex()
+        ((statements,),) = self._ask(
+            "SELECT count() FROM system.mutations WHERE database = currentDatabase() "  # noqa: S608 -- hexadecimal digits
+            f"AND table = 'facts' AND positionCaseInsensitive(command, '{digits}') > 0"
+        )
+        return int(statements)
 
     def _connected(self) -> Client:
         if self._client is None:

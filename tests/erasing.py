@@ -221,7 +221,8 @@ def house(
         worker = Worker(directory, "streams", settings.model_dump_json()).start()
         parts.enter_context(worker)
         client = parts.enter_context(connect(settings))
-        client.command("ALTER TABLE facts MODIFY SETTING old_parts_lifetime = 1")
+        soon = "old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1"
+        client.command(f"ALTER TABLE facts MODIFY SETTING {soon}")
         served = parts.enter_context(serving.serving(settings, ("collector", "api")))
         vault = Vault.from_settings(settings)
         parts.callback(vault.close)

@@ -21,7 +21,7 @@ Status = Literal["running", "provisional", "final"]
 RANKS: dict[Status, int] = {"running": 0, "provisional": 1, "final": 2}
 SOON_MS = 500
 REWRITE_MS = 3_600_000
-"""Deleted rows are to leave ClickHouse's parts."""
+"""Deleted rows are to leave ClickHouse's parts, and deleted values Redis' files."""
 LEFT_MS = 30_000
 """Something that was gone is back: its sink is about to find it out."""
 
@@ -49,7 +49,9 @@ class Erasure(msgspec.Struct, frozen=True):
     `erasure_id` and `pid` in hex; `pid` is empty once final, unless proof of consents is kept.
     `provisional_at_ms`, `forgotten_at_ms` (the lane was told to drop the stub) and `unmarked_at_ms`
     (ClickHouse's mark was deleted) are 0 before; so is `rewritten_at_s`, ClickHouse's own time when
-    the parts with deleted rows were last rewritten. `certificate` numbers its newest.
+    the parts with deleted rows were last rewritten, and `files_rewritten_at_ms`, when Redis' files
+    were; the latter is 0 again once final, because the files still tell the pid then. `certificate`
+    numbers its newest.
     """
 
     erasure_id: str
@@ -64,6 +66,7 @@ class Erasure(msgspec.Struct, frozen=True):
     forgotten_at_ms: int = 0
     unmarked_at_ms: int = 0
     rewritten_at_s: int = 0
+    files_rewritten_at_ms: int = 0
     certificate: int = 0
 
 
@@ -124,14 +127,15 @@ def pending_of(erasure: Erasure, horizons: Horizons) -> tuple[Pending, ...]:
 
 def next_look_ms(erasure: Erasure, now_ms: int, look_every_ms: int) -> int | None:
     """When to look again: soon while something is left, else at the next horizon and at least every
-    `look_every_ms`; None for never."""
+    `look_every_ms`; None for never, which is once Redis' files forgot a final one too."""
     if erasure.status == "final":
-        return None
+        is_over = erasure.files_rewritten_at_ms > 0
+        return None if is_over else now_ms + min(REWRITE_MS, look_every_ms)
     if erasure.status == "running":
         return now_ms + SOON_MS
     if not is_empty(erasure.looks):
         return now_ms + min(LEFT_MS, look_every_ms)
-    if not erasure.rewritten_at_s:
+    if not (erasure.rewritten_at_s and erasure.files_rewritten_at_ms):
         look_every_ms = min(REWRITE_MS, look_every_ms)
     coming = [wait.until_ms for wait in erasure.pending if wait.until_ms > now_ms]
     return min([now_ms + look_every_ms, *coming])

@@ -1,7 +1,8 @@
 """Is a person gone from every store, is that proved, and does every number stay?"""
 
 from collections.abc import Iterator
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +12,7 @@ from headwater.erase import run_verify
 from runtime.clock import now_ms
 from schemas.requests import ErasureRequested
 from tests.erasing import DAY_MS, House, house
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -143,3 +145,28 @@ def test_verifying_checks_signature_and_chain_and_looks_again(home: House) -> No
         home.redis.delete(key)
         home.redis.rpush(key, *kept)
     assert run_verify(home.settings, erasure_id, say=said.append).is_well
+
+
+def test_verifying_takes_her_key_from_redis_files_and_her_pid_from_remembered_statements(
+    home: House,
+) -> None:
+    lea = home.someone()
+    home.send(home.order(lea, "july"))
+    pid = home.pid_of(lea)
+    key = home.redis.hget(f"{home.settings.vault.key_prefix}key:{pid.hex()}", "k")
+    files = Path(str(cast("Any", home.redis.config_get("dir"))["dir"])) / "appendonlydir"
+    with home.roles():
+        eventually(lambda: home.facts_of(pid))
+        erasure_id = home.erased(lea)
+        home.await_status(erasure_id)
+        assert isinstance(key, bytes)
+        assert any(key in file.read_bytes() for file in files.iterdir())
+        home.look(erasure_id)
+    assert not any(key in file.read_bytes() for file in files.iterdir())
+
+    def is_forgotten() -> bool:
+        with Desk(home.settings) as desk:
+            assert desk.stores.facts.statements_of(pid.hex()) == 0
+        return True
+
+    eventually(is_forgotten, within_s=60, every_s=0.5)

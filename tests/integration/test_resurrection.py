@@ -1,12 +1,20 @@
 """Does anything bring an erased person back: a late event, a replay, a copy put back, a zombie?"""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import msgspec.structs
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
 from consumers.erasure_looks import Examiner
 from consumers.erasure_stores import Stores
@@ -19,7 +27,7 @@ from schemas.partitioning import partition_of
 from schemas.topics import PARTITIONER
 from sinks.counter_store import CounterStore
 from tests.collecting import TopicReader
-from tests.erasing import House, house
+from tests.erasing import DAY_MS, House, house
 from tests.waiting import eventually
 
 TABLES = ("facts", "counters", "progress")
@@ -265,7 +273,90 @@ def dying_desk(home: House, at: int) -> Iterator[Desk]:
             cast("Any", Mortal(each, deaths))
             for each in (real.vault, real.profiles, real.facts, real.logs)
         )
-        stores = Stores(vault, profiles, facts, logs, deaths.around(real.tell))
+        tell, rewrite = deaths.around(real.tell), deaths.around(real.rewrite_files)
+        stores = Stores(vault, profiles, facts, logs, tell, rewrite)
         desk._examiner = Examiner(stores, limits_of(home.settings), home.clock)
         desk.store = desk.certifier._store = cast("Any", Mortal(desk.store, deaths))
         yield desk
+
+
+def test_it_is_final_once_every_horizon_has_passed_and_nothing_is_found(home: House) -> None:
+    user = home.someone()
+    home.send(home.order(user))
+    pid = home.pid_of(user)
+    erasure_id = home.erased(user)
+    with home.roles():
+        home.await_status(erasure_id)
+        shown = counted(home)
+    # Time alone is not enough: the logs still have it.
+    home.clock.ahead_ms = 100 * DAY_MS
+    assert home.look(erasure_id)["status"] == "provisional"
+    assert home.remaining(erasure_id)["subjects"] == 0
+    assert home.remaining(erasure_id)[home.settings.topic_names.collected] == 1
+    topics = home.settings.topic_names
+    p = partition_of(pid, home.settings.kafka.partitions)
+    cut(home, [(topics.collected, p), (topics.accepted, p)])
+    cut(home, [(topics.rejected, n) for n in range(home.settings.kafka.partitions)])
+    home.look(erasure_id)  # tells the lane to forget, and takes the mark out
+    home.clock.ahead_ms += 100 * DAY_MS
+    eventually(lambda: newest_of(home, pid) is None)
+    state = home.look(erasure_id)
+    assert state["status"] == "provisional"
+    assert home.remaining(erasure_id)["subjects"] > 0  # not yet compacted
+    home.worker.end(signal.SIGTERM)
+    cut(home, [(topics.subjects, p)])
+
+    def is_final() -> bool:
+        assert home.look(erasure_id)["status"] == "final", home.remaining(erasure_id)
+        return True
+
+    eventually(is_final, within_s=60)
+    state = home.state(erasure_id)
+    assert state["pending"] == []
+    assert not any(look["remaining"] for look in state["stores"])
+    looked_for = {look["looked_for"] for look in state["stores"]}
+    assert looked_for >= {
+        "files of Redis from before the deletion",
+        "parts on the disk that may have deleted rows",
+        "statements kept that name the pid",
+    }
+    assert {look["store"] for look in state["stores"]} >= {
+        "vault",
+        "profiles",
+        "subjects",
+        "facts",
+        topics.collected,
+        topics.accepted,
+        topics.rejected,
+    }
+    assert state["certificate"]["certificate"]["status"] == "final"
+    assert not home.redis.exists(home.settings.redis.key_prefix + pid.hex())
+    left = f"SELECT count() FROM facts WHERE pid = unhex('{pid.hex()}')"
+    assert home.clickhouse.query(left).result_rows == [(0,)]
+    kept = home.redis.hgetall(f"{home.settings.vault.key_prefix}erasure:{erasure_id}")
+    assert pid.hex() not in str(kept)
+    assert home.campaign() == shown
+    home.send(home.call(user))
+    assert home.vault.lookup("user", user) is None
+
+
+def cut(home: House, partitions: list[tuple[str, int]]) -> None:
+    """Everything in them is gone, as after their retention, or compaction of all of it."""
+    admin = AdminClient({"bootstrap.servers": home.settings.kafka.bootstrap_servers})
+    for topic in {topic for topic, _ in partitions}:
+        # Kafka cuts no compacted log by hand.
+        policy = ConfigEntry(
+            "cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET
+        )
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[policy])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+    ends = [TopicPartition(topic, p, -1) for topic, p in partitions]
+    for future in admin.delete_records(ends).values():
+        future.result(30)
+
+
+def newest_of(home: House, pid: bytes) -> bytes | None:
+    with Desk(home.settings) as desk:
+        p = partition_of(pid, home.settings.kafka.partitions)
+        return desk.stores.logs.of_keys(home.settings.topic_names.subjects, p, [pid])[pid].newest

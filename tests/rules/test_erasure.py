@@ -60,12 +60,22 @@ def test_what_goes_with_time_is_told_soonest_first_and_counts_from_the_last_step
     ("erasure", "due_ms"),
     [
         (BEGUN, 9_000 + SOON_MS),
-        (provisional(rewritten_at_s=9), 9_000 + DAY_MS),
+        (provisional(rewritten_at_s=9, files_rewritten_at_ms=9), 9_000 + DAY_MS),
         (provisional(), 9_000 + 3_600_000),
+        (provisional(rewritten_at_s=9), 9_000 + 3_600_000),
         (provisional(looks=(look(1),)), 9_000 + 30_000),
-        (provisional(status="final"), None),
+        (provisional(status="final"), 9_000 + 3_600_000),
+        (provisional(status="final", files_rewritten_at_ms=9), None),
     ],
-    ids=["running", "provisional", "with deleted rows", "something is back", "final"],
+    ids=[
+        "running",
+        "provisional",
+        "with deleted rows",
+        "with deleted values",
+        "something is back",
+        "final, with deleted values",
+        "final",
+    ],
 )
 def test_it_is_looked_at_until_it_is_final(erasure: Erasure, due_ms: int | None) -> None:
     assert next_look_ms(erasure, 9_000, DAY_MS) == due_ms

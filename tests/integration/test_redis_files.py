@@ -1,0 +1,60 @@
+"""Do Redis' files forget what was deleted, once they are asked to?"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import redis
+
+from consumers.redis_files import RedisFiles
+from runtime.settings import Redis, Settings
+
+Client = redis.Redis
+
+
+@pytest.fixture
+def directory(redis_client: Client) -> Path:
+    """Where the server's append-only files are."""
+    chosen = redis_client.config_get("dir")
+    assert isinstance(chosen, dict)
+    return Path(str(chosen["dir"])) / "appendonlydir"
+
+
+@pytest.fixture
+def limited_url(redis_url: str, redis_client: Client) -> Iterator[str]:
+    """As a user who may read and write, and nothing else."""
+    name = f"limited-{uuid4().hex[:8]}"
+    redis_client.acl_setuser(
+        name, enabled=True, passwords=["+secret"], keys=["*"], categories=["+@read", "+@write"]
+    )
+    yield f"redis://{name}:secret@{urlsplit(redis_url).netloc}/0"
+    redis_client.acl_deluser(name)
+
+
+def files_with(directory: Path, text: str) -> list[str]:
+    return [file.name for file in directory.iterdir() if text.encode() in file.read_bytes()]
+
+
+def rewrite(url: str) -> bool:
+    files = RedisFiles(Settings(redis=Redis(url=url)))
+    try:
+        return files.rewrite()
+    finally:
+        files.close()
+
+
+def test_deleted_value_stays_in_the_file_until_it_is_written_anew(
+    redis_url: str, redis_client: Client, directory: Path
+) -> None:
+    word = uuid4().hex
+    redis_client.set(f"files:{word}", "value")
+    redis_client.delete(f"files:{word}")
+    assert files_with(directory, word)
+    assert rewrite(redis_url)
+    assert not files_with(directory, word)
+
+
+def test_who_may_not_ask_for_it_is_told_so(limited_url: str) -> None:
+    assert not rewrite(limited_url)
