@@ -105,6 +105,11 @@ WHERE metric = 'orders' AND currency != '' AND {_IN_SIGHT} AND {COUNTED}
     AND campaign_id IN {{campaigns:Array(String)}}
 GROUP BY campaign_id, currency
 """  # noqa: S608 -- as above
+# Whose facts of the span may not all be there any more, so that their people cannot be counted. A
+# fact's day is never before the day on which it occurred.
+_AGED = """
+SELECT DISTINCT campaign_id FROM aged_facts WHERE day >= toDate(toDateTime({from_s:UInt32}, 'UTC'))
+"""
 _PEOPLE_COLUMNS = ("unique_opened", "unique_clicked", "buyers", "visitors")
 assert set(_PEOPLE_COLUMNS) == set(PEOPLE)
 
@@ -138,6 +143,10 @@ class CampaignCounts:
         parameters |= _bounds(reached)
         sums = sum_up(counted, await self._people(parameters))
         await self._note_orders_in(sums, parameters)
+        # After the people: facts that went meanwhile are known to be gone.
+        for (campaign_id,) in await self._reader.rows(_AGED, parameters):
+            if campaign_id in sums:
+                sums[campaign_id].has_people = False
         return Counted(sums, progress.updated_at_ms)
 
     async def _note_orders_in(

@@ -1,12 +1,13 @@
 """How did one number of one campaign move over time?
 
 Steps are multiples of a minute, counted from 1970 in UTC. Counts and money come from counter rows,
-people from facts: distinct within each step, so steps of people do not add up to their span.
+people from facts: distinct within each step, so steps of people do not add up to their span. Days
+whose facts went with age have no points of people.
 """
 
 from consumers.campaign_counts import Span
 from consumers.clickhouse_reader import ClickHouseReader
-from schemas.counters import COUNTED, COUNTS, MONEY, PEOPLE
+from schemas.counters import COUNTED, COUNTS, KEPT_FROM, MONEY, PEOPLE
 
 METRICS = (*COUNTS, *MONEY, *PEOPLE)
 MOST_POINTS = 100_000
@@ -33,7 +34,7 @@ WHERE campaign_id = {campaign_id:String}
     AND occurred_at >= toDateTime({from_s:UInt32})
     AND occurred_at < toDateTime({to_s:UInt32})
     AND retracted_next_off = 0 AND """
-    + COUNTED
+    + f"{COUNTED} AND occurred_at >= {KEPT_FROM}"
     + """
 GROUP BY at_s ORDER BY at_s LIMIT {most:UInt32}
 """

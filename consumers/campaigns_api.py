@@ -37,7 +37,7 @@ class Campaign(BaseModel):
     """Every counter (0 for what never happened), and rates (null when the divisor is zero)."""
 
     campaign_id: str
-    counters: dict[str, int]
+    counters: dict[str, int | None]
     rates: dict[str, float | list[Amount] | None]
     revenue: list[Amount]
     refunded: list[Amount]
@@ -110,7 +110,8 @@ def build_router(campaigners: Campaigners, access: Access) -> APIRouter:
         """Of all time, or of the minutes that begin within `from` (inclusive) and `to` (exclusive).
 
         `aov` is revenue by orders, those in its own currency where a campaign has several.
-        `(none)` holds what belongs to no campaign.
+        `(none)` holds what belongs to no campaign. People (`unique_opened`, `unique_clicked`,
+        `buyers`, `visitors`) and their rates are null where facts went with age (`[tables.facts]`).
         """
         answer = await campaigners.read(_span(from_, to))
         return Response(answer, media_type="application/json")

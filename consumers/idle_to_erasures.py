@@ -8,27 +8,21 @@ again.
 """
 
 import asyncio
-import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import cast
 
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.rules.erasure import IDLE
-from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay, Matters
 from runtime.deliveries import Deliveries
-from runtime.logs import get_logger
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import ERASURE_REQUESTED
 from schemas.consent import is_grant
-from schemas.errors import StoreUnavailable
 from schemas.requests import ErasureRequested
 from schemas.topics import DAY_MS
 
-LOOK_EVERY_S = 3600.0
-LOOK_AGAIN_S = 30.0
 _PAGE = 1000
 
 Known = tuple[Person, str, str]
@@ -40,33 +34,6 @@ WHERE campaign_id != '' AND pid > unhex({after:String})
 GROUP BY pid HAVING max(received_at) < fromUnixTimestamp64Milli({before:Int64})
 ORDER BY pid LIMIT {page:UInt32}
 """
-
-
-def end_idle_people(
-    settings: Settings, stop: threading.Event, clock: ClockMs = now_ms
-) -> Callable[[], None]:
-    """From now until `stop`, a thread asks each hour that idle people be forgotten.
-
-    Answers what waits for its end. Does nothing where no limit is configured.
-    """
-
-    def watch() -> None:
-        wait_s = 0.0
-        while not stop.wait(wait_s):
-            try:
-                asked = asyncio.run(ask_to_forget(settings, clock()))
-                wait_s = LOOK_EVERY_S
-                if asked:
-                    get_logger().info("idle_people_end", people=asked)
-            except StoreUnavailable as fault:
-                get_logger().warning("idle_people_not_looked_for", fault=str(fault))
-                wait_s = LOOK_AGAIN_S
-
-    thread = threading.Thread(target=watch, name="idle people", daemon=True)
-    if settings.profiles.idle_days:
-        thread.start()
-        return thread.join
-    return lambda: None
 
 
 async def ask_to_forget(settings: Settings, at_ms: int) -> int:

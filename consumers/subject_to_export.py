@@ -87,6 +87,9 @@ class Exporter:
         self._topics = {topic.name: topic for topic in settings.topic_names.all()}
         self._purposes = purposes_in_force(settings)
         self._overlay = ConsentOverlay(settings)
+        idle_days = settings.profiles.idle_days
+        or_idle = f", or idle for {idle_days} days" if idle_days else ""
+        self._until_erased = f"{_UNTIL_ERASED}{or_idle}"
         self._client = redis.asyncio.Redis.from_url(
             settings.redis.url,
             socket_timeout=ANSWER_WITHIN_S,
@@ -173,7 +176,7 @@ class Exporter:
                     "type": row[1],
                     "value": row[2],
                     "where": "vault",
-                    "kept": _UNTIL_ERASED,
+                    "kept": self._until_erased,
                     "used_for": held.uses["vault"],
                 }
 
@@ -199,7 +202,7 @@ class Exporter:
 
     def _profile_is_held(self, held: Held) -> Item:
         where = f"profile in Redis, and {self._settings.topic_names.subjects}"
-        return {"where": where, "kept": _UNTIL_ERASED, "used_for": held.uses["Subject"]}
+        return {"where": where, "kept": self._until_erased, "used_for": held.uses["Subject"]}
 
     async def _decisions(self, held: Held) -> AsyncIterator[Item]:
         applied = held.known.consents if held.known is not None else []
@@ -234,8 +237,10 @@ class Exporter:
             yield item
 
     async def _facts(self, held: Held) -> AsyncIterator[Item]:
+        days = self._settings.tables.facts.retention_days
+        kept = f"{days} days, and a tenth of that at most" if days else self._until_erased
         async for item in facts_of(self._reader, held.person.pid):
-            yield item | {"kept": _UNTIL_ERASED, "used_for": held.uses["facts"]}
+            yield item | {"kept": kept, "used_for": held.uses["facts"]}
 
     # -- the log
 
@@ -290,7 +295,7 @@ class Exporter:
     def _until(self, topic: Topic, from_ms: int) -> str:
         retention_ms = retention_ms_of(topic, self._settings)
         if retention_ms is None:
-            return _UNTIL_ERASED
+            return self._until_erased
         end_ms = from_ms + retention_ms + segment_ms_of(retention_ms)
         return f"until {rfc3339_or_number(end_ms)} at the latest"
 

@@ -12,6 +12,7 @@ from typing import Any
 from confluent_kafka.admin import AdminClient
 
 from consumers import erasure_store
+from consumers.fact_ages import STEPS
 from runtime import consent_overlay, vault_rows
 from runtime.clickhouse import answering, connect
 from runtime.purposes import explain, purposes_in_force
@@ -150,8 +151,12 @@ def _tables(settings: Settings) -> Iterator[Place]:
         fields.setdefault(table, []).append(column(name, comment))
     for table, columns in fields.items():
         days = limits.get(table)
+        facts_days = settings.tables.facts.retention_days
         if days is not None:
             kept = f"{days} days"
+        elif table == "facts" and facts_days:
+            step = max(1, facts_days // STEPS) + 1
+            kept = f"{facts_days} days, and {step} at most until they are taken out"
         elif any(field.data_class == "identifier" for field in columns):
             kept = _until_erased(settings)
         else:

@@ -3,7 +3,8 @@
 Each counter row says which prefix of its partition it covers, so it is compared with the facts of
 that prefix. One statement reads both tables and may see the one a little before the other, so what
 differs is read again in an order in which only a real difference stays: progress, then the counter,
-then the facts (the sink writes them the other way round).
+then the facts (the sink writes them the other way round). Minutes whose facts went with age
+(consumers/fact_ages.py) are left out: their counters stay as they were verified last.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from runtime.clickhouse import literal
-from schemas.counters import COUNTED, MICRO, MONEY
+from schemas.counters import COUNTED, KEPT_FROM, MICRO, MONEY
 
 LISTED = 100
 """Differences that are told one by one; beyond, only their number."""
@@ -42,7 +43,7 @@ FROM
                            toInt64(retracted_next_off) - 1),
                   counted))) AS pairs
     FROM facts FINAL
-    WHERE metric != '' AND {COUNTED}
+    WHERE metric != '' AND {COUNTED} AND occurred_at >= {KEPT_FROM}
 )
 ARRAY JOIN pairs AS addition
 """  # noqa: S608 - constants
@@ -59,6 +60,7 @@ FROM
         SELECT campaign_id, toString(metric) AS metric, toString(currency) AS currency, minute,
                generation, kp, value AS live, toInt64(last_off) AS covered
         FROM counters FINAL
+        WHERE minute >= {KEPT_FROM}
     ) AS counted
     USING ({_KEY})
     GROUP BY {_KEY}

@@ -136,11 +136,11 @@ def run_process(
         )
     elif name == "erasure":
         from consumers.erasures_to_certificates import run_erasures
-        from consumers.idle_to_erasures import end_idle_people
+        from consumers.limits_in_time import keep_limits
 
         # Unwatched: ClickHouse may take minutes to rewrite parts, and an end would begin it anew.
         stop = stop_on_signal()
-        await_end = end_idle_people(settings, stop)
+        await_end = keep_limits(settings, stop)
         run_erasures(settings, stop, member=member, on_ready=on_ready)
         stop.set()
         await_end()

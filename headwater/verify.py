@@ -19,7 +19,7 @@ from runtime.clock import ClockMs, now_ms
 from runtime.kafka_reader import log_ends
 from runtime.settings import Settings
 from schemas.codec import ACCEPTED, Malformed
-from schemas.counters import ERASED_PIDS, ERASED_RECORDS, MINUTE_MS
+from schemas.counters import ERASED_PIDS, ERASED_RECORDS, FACT_TIME, KEPT_FROM, MINUTE_MS
 from schemas.errors import StoreUnavailable
 from sinks.counter_store import SINK
 from sinks.rules.rows import additions, fact_rows
@@ -44,6 +44,8 @@ class Verdict:
     facts: int
     lag: int
     differences: tuple[Difference, ...]
+    since: str | None = None
+    """First minute that was compared, where facts of earlier ones went with age."""
 
     @property
     def is_verified(self) -> bool:
@@ -58,7 +60,8 @@ class Verdict:
     def lines(self) -> list[str]:
         """The verdict for people, one line a difference."""
         behind = f", {self.lag} offsets of the log not counted yet" if self.lag else ""
-        scope = f"{self.counters} counters, {self.facts} facts{behind}"
+        since = f", minutes from {self.since} on" if self.since else ""
+        scope = f"{self.counters} counters, {self.facts} facts{since}{behind}"
         if self.is_verified:
             return [f"live = verified ({scope})"]
         more = f"live differs from the facts: {self.difference_count} differences ({scope})"
@@ -95,10 +98,11 @@ def verify(
         ]
         return Verdict(
             checked_at_ms=clock(),
-            counters=check.count("counters"),
+            counters=check.count("counters", f"minute >= {KEPT_FROM}"),
             facts=check.count("facts"),
             lag=lag,
             differences=tuple(differences),
+            since=check.since(),
         )
 
 
@@ -118,8 +122,13 @@ class _Check:
         self._topic = settings.topic_names.accepted
         self._pause = pause
 
-    def count(self, table: str) -> int:
-        return int(self.ask(f"SELECT count() FROM {table} FINAL")[0][0])  # noqa: S608
+    def count(self, table: str, condition: str = "1") -> int:
+        sql = f"SELECT count() FROM {table} FINAL WHERE {condition}"  # noqa: S608 - constants
+        return int(self.ask(sql)[0][0])
+
+    def since(self) -> str | None:
+        ((seconds,),) = self.ask(f"SELECT toUnixTimestamp({KEPT_FROM})")
+        return minute_text(seconds) if seconds else None
 
     # -- position
 
@@ -217,12 +226,15 @@ class _Check:
                 yield from self._without_facts(kp, until)
 
     def _count_events(self, kp: int, generation: int = 0, until: int = 0) -> int:
-        """Events of a partition that have a fact, or something that stands for it, those of
-        `generation` below `until` only."""
+        """Events of a partition that have a fact, or something that stands for it, or had one
+        until it was too old; those of `generation` below `until` only."""
         ((found,),) = self.ask(
             "SELECT countIf(idx = 0) + sumIf(value, metric = {records:String} AND "  # noqa: S608
-            "campaign_id = '') FROM facts FINAL WHERE kp = {kp:UInt32} "
+            "campaign_id = '') + (SELECT sum(events) FROM aged_facts FINAL "
+            "WHERE kp = {kp:UInt32}) FROM facts FINAL WHERE kp = {kp:UInt32} "
             "AND (generation != {generation:UInt32} OR off < {until:UInt64}) "
+            # Stand-ins of before these told days have none.
+            f"AND ({FACT_TIME} >= {KEPT_FROM} OR toDate({FACT_TIME}) = toDate(0)) "
             f"AND pid NOT IN {ERASED_PIDS}",
             {"kp": kp, "generation": generation, "until": until, "records": ERASED_RECORDS},
         )

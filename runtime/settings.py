@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from runtime.settings_sections import (
     ROLES,
@@ -22,6 +22,7 @@ from runtime.settings_sections import (
     ClickHouse,
     Consent,
     Erasure,
+    FactSettings,
     Fields,
     Http,
     Kafka,
@@ -39,7 +40,7 @@ from runtime.settings_sections import (
     Vault,
 )
 from schemas.errors import SettingInvalid
-from schemas.topics import Topics
+from schemas.topics import DAY_MS, Topics
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -49,6 +50,7 @@ __all__ = [
     "ClickHouse",
     "Consent",
     "Erasure",
+    "FactSettings",
     "Fields",
     "Http",
     "Kafka",
@@ -109,6 +111,29 @@ class Settings(Section):
             if limits[name] is None and chosen.retention_days is not None:
                 raise ValueError(f"{name} keeps the newest record of each key, not days")
         return topics
+
+    @field_validator("tables")
+    @classmethod
+    def _outlast_the_log(cls, tables: Tables, told: ValidationInfo) -> Tables:
+        """Facts are made from the log: what is gone must not come out of it again."""
+        days, name = tables.facts.retention_days, "events.accepted"
+        chosen = told.data.get("topics", {}).get(name, TopicSettings()).retention_days
+        shipped_ms = next(t.retention_ms for t in Topics().all() if t.name == name)
+        least = 2 * (chosen or (shipped_ms or 0) // DAY_MS)
+        if 0 < days < least:
+            raise ValueError(
+                f"facts.retention_days: expected 0, or {least} at least: twice as long as {name}"
+            )
+        return tables
+
+    @field_validator("profiles")
+    @classmethod
+    def _know_the_idle(cls, profiles: Profiles, told: ValidationInfo) -> Profiles:
+        """Who is idle is told by their facts."""
+        tables = told.data.get("tables", Tables())
+        if 0 < tables.facts.retention_days <= profiles.idle_days:
+            raise ValueError("idle_days: expected less than [tables.facts] retention_days")
+        return profiles
 
     @property
     def topic_names(self) -> Topics:

@@ -192,9 +192,18 @@ class TableSettings(Section):
     retention_days: int = Field(ge=1, le=36_500)
 
 
-class Tables(Section):
-    """`[tables.*]`: those whose rows grow old. Facts stay until their person is erased."""
+class FactSettings(Section):
+    """How long facts stay of which counters are verified; counters stay."""
 
+    retention_days: int = Field(
+        0, ge=0, le=36_500, description="0: until the person is erased, or idle"
+    )
+
+
+class Tables(Section):
+    """`[tables.*]`: those whose rows grow old."""
+
+    facts: FactSettings = FactSettings()
     accesses: TableSettings = TableSettings(retention_days=365)
     verdicts: TableSettings = TableSettings(retention_days=90)
 

@@ -86,5 +86,14 @@ ERASED_PIDS = f"(SELECT pid FROM facts WHERE campaign_id = '' AND metric = '{ERA
 COUNTED = f"(campaign_id != '' AND pid NOT IN {ERASED_PIDS})"
 """Condition on `facts` of every reader: what counts. Sums that stand for facts do."""
 
+FACT_TIME = "greatest(received_at, occurred_at)"
+"""When a fact begins to grow old."""
+
+KEPT_FROM = (
+    "(SELECT if(count() = 0, toDateTime(0, 'UTC'), toDateTime(max(day) + 1, 'UTC')) "
+    "FROM aged_facts)"
+)
+"""Beginning of the first day whose facts are kept: earlier ones went with age."""
+
 MICRO = 1_000_000
 MINUTE_MS = 60_000

@@ -22,7 +22,12 @@ const count = (name, label, options = {}) => ({
   adds: true,
   ...options,
 });
-const people = (name, label, options = {}) => count(name, label, { adds: false, ...options });
+const people = (name, label, options = {}) => count(name, label, {
+  value: (campaign) => campaign.counters[name] ?? null, // null: facts went with age
+  text: (value) => (value === null ? "–" : whole.format(value)),
+  adds: false,
+  ...options,
+});
 const money = (read, label) => ({ label, value: read, text: moneyText, adds: true, isMoney: true });
 const rate = (name, label, options = {}) => ({
   label,

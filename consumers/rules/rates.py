@@ -23,6 +23,8 @@ class Sums:
     money: dict[str, dict[str, int]] = field(default_factory=dict)
     orders_in: dict[str, int] = field(default_factory=dict)
     """Orders by currency; needed only where there are several."""
+    has_people: bool = True
+    """False where facts went with age that tell who they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class CampaignView:
     """One campaign as it is answered."""
 
     campaign_id: str
-    counters: Mapping[str, int]
+    counters: Mapping[str, int | None]
     rates: Mapping[str, Rate | list[Money]]
     revenue: list[Money]
     refunded: list[Money]
@@ -54,18 +56,23 @@ def sum_up(
 
 
 def view_campaigns(sums: Mapping[str, Sums]) -> list[CampaignView]:
-    """Every campaign with every counter (0 for what never happened), by campaign id."""
+    """Every campaign with every counter, by campaign id: 0 for what never happened, None for people
+    that nobody can count any more."""
     return [_view(campaign_id, sums[campaign_id]) for campaign_id in sorted(sums)]
 
 
 def _view(campaign_id: str, of: Sums) -> CampaignView:
-    counters = {metric: of.numbers.get(metric, 0) for metric in (*COUNTS, *PEOPLE)}
+    numbers = {metric: of.numbers.get(metric, 0) for metric in (*COUNTS, *PEOPLE)}
+    counters: dict[str, int | None] = {
+        metric: None if metric in PEOPLE and not of.has_people else value
+        for metric, value in numbers.items()
+    }
     revenue = of.money.get("revenue", {})
     rates: dict[str, Rate | list[Money]] = {
         rate: share(counters[dividend], counters[divisor])
         for rate, (dividend, divisor) in RATES.items()
     }
-    rates["aov"] = _average_order(revenue, counters["orders"], of.orders_in)
+    rates["aov"] = _average_order(revenue, numbers["orders"], of.orders_in)
     return CampaignView(
         campaign_id,
         counters,
@@ -75,9 +82,9 @@ def _view(campaign_id: str, of: Sums) -> CampaignView:
     )
 
 
-def share(dividend: int, divisor: int) -> Rate:
-    """The quotient; None when there is nothing to divide by."""
-    return dividend / divisor if divisor else None
+def share(dividend: int | None, divisor: int | None) -> Rate:
+    """The quotient; None when there is nothing to divide, or to divide by."""
+    return dividend / divisor if divisor and dividend is not None else None
 
 
 def _average_order(

@@ -45,13 +45,15 @@ def residuals(erased: Erased, kp: int, facts: Iterable[KnownFact]) -> list[Known
     values: defaultdict[_Sum, int] = defaultdict(int)
     amounts: defaultdict[_Sum, int] = defaultdict(int)
     visited: set[_Sum] = set()
-    records: defaultdict[tuple[int, int], int] = defaultdict(int)
+    records: defaultdict[tuple[int, int, int], int] = defaultdict(int)
     for known in facts:
         fact = known.fact
         campaign, generation, of_kp, idx, metric = fact[0], fact[2], fact[3], fact[5], fact[10]
         if campaign == NO_CAMPAIGN_AT_ALL:
             continue
-        records[of_kp, generation] += idx == 0
+        # By the day from which they grow old: facts may go with age before their person or after.
+        grows_old_ms = max(fact[8], fact[9]) // DAY_MS * DAY_MS
+        records[of_kp, generation, grows_old_ms] += idx == 0
         taken_back_in = known.retracted_at[0] if known.retracted_at is not None else 0
         if taken_back_in == generation:
             continue
@@ -63,8 +65,8 @@ def residuals(erased: Erased, kp: int, facts: Iterable[KnownFact]) -> list[Known
         if fact[14] and not taken_back_in:
             visited.add((campaign, "", "", minute_ms, of_kp, generation, 0))
     rows = [_row(erased, (NO_CAMPAIGN_AT_ALL, ERASED_MARK, "", 0, kp, 0, 0), erased.pid)]
-    for (of_kp, generation), count in sorted(records.items()):
-        key = (NO_CAMPAIGN_AT_ALL, ERASED_RECORDS, "", 0, of_kp, generation, 0)
+    for (of_kp, generation, day_ms), count in sorted(records.items()):
+        key = (NO_CAMPAIGN_AT_ALL, ERASED_RECORDS, "", day_ms, of_kp, generation, 0)
         rows.append(_row(erased, key, _id(erased, *key), value=count))
     for key in sorted(values):
         if values[key] or amounts[key]:

@@ -11,7 +11,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from pydantic import ValidationError
 
-from consumers.idle_to_erasures import ask_to_forget, end_idle_people
+from consumers.idle_to_erasures import ask_to_forget
+from consumers.limits_in_time import keep_limits
 from headwater.inventory import take_inventory
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
@@ -129,9 +130,9 @@ def test_the_role_looks_by_itself_where_a_limit_is_set(settings: Settings) -> No
     vault.close()
     stop = Event()
     without_limit = settings.model_copy(update={"profiles": Profiles()})
-    end_idle_people(without_limit, stop, lambda: NOW_MS)()
+    keep_limits(without_limit, stop, lambda: NOW_MS)()
     assert asked(settings) == []
-    await_end = end_idle_people(settings, stop, lambda: NOW_MS)
+    await_end = keep_limits(settings, stop, lambda: NOW_MS)
     try:
         eventually(lambda: len(asked(settings)) == 1)
     finally:

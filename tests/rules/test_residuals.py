@@ -91,10 +91,27 @@ def test_counters_people_and_records_stay(seed: int, count: int) -> None:
             span = first * MINUTE_MS, last * MINUTE_MS
             assert people_of(kept, *span) == people_of(facts, *span)
     records = Counter((f.fact[3], f.fact[2]) for f in facts if f.fact[5] == 0)
-    counted = {
-        (row.fact[3], row.fact[2]): row.fact[11] for row in kept if row.fact[10] == ERASED_RECORDS
-    }
+    counted: Counter[tuple[int, int]] = Counter()
+    for row in kept:
+        if row.fact[10] == ERASED_RECORDS:
+            counted[row.fact[3], row.fact[2]] += row.fact[11]
     assert {key: n for key, n in counted.items() if n} == records
+
+
+def test_records_are_told_by_the_day_from_which_they_grow_old() -> None:
+    day_ms = 24 * 60 * MINUTE_MS
+
+    def at(offset: int, occurred_ms: int, received_ms: int) -> KnownFact:
+        made = fact(random.Random(offset), offset).fact
+        return KnownFact((*made[:5], 0, *made[6:8], occurred_ms, received_ms, *made[10:]), None)
+
+    rows = residuals(ERASED, KP, [at(1, 5, day_ms + 5), at(2, day_ms * 2, 7), at(3, 9, day_ms)])
+    told = [row.fact for row in rows if row.fact[10] == ERASED_RECORDS]
+    found: Counter[int] = Counter()
+    for each in told:
+        assert each[1] * day_ms == each[8] == each[9]
+        found[each[8] // day_ms] += each[11]
+    assert found == {1: 2, 2: 1}
 
 
 def test_nothing_of_the_person_is_in_the_rows_but_for_the_mark() -> None:
