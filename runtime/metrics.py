@@ -21,6 +21,9 @@ CounterName = Literal[
     "headwater_sends_asked_total",
     # Events withheld, by purpose ('erased' of an erased person) and reason (unknown, refused).
     "headwater_withheld_events_total",
+    # Withheld events that a late grant allows, by outcome (released, rejected; lost: not on the log
+    # any more).
+    "headwater_parked_events_total",
     # Transactions a lane committed.
     "headwater_lane_commits_total",
     # Rows a sink wrote, by sink and table.
@@ -74,6 +77,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_consents_without_guardian_total": ("way",),
     "headwater_sends_asked_total": ("answer",),
     "headwater_withheld_events_total": ("purpose", "reason"),
+    "headwater_parked_events_total": ("outcome",),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),

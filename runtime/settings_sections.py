@@ -229,6 +229,9 @@ class Time(Section):
 
     deduplication_hours: int = Field(72, ge=1, le=720, description="of received time")
     visit_gap_minutes: int = Field(30, ge=1, le=1440, description="without an event; event time")
+    late_grant_minutes: int = Field(
+        10, ge=0, le=10, description="after an event came, a grant still releases it; 0: never"
+    )
     future_limit_s: int = Field(300, ge=0, description="later than this is clamped and flagged")
     skew_limit_s: int = Field(300, ge=0, description="larger client skew is corrected")
     stuck_after_s: int = Field(

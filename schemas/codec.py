@@ -42,6 +42,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         subjects.Withheld,
         subjects.Cursor,
         subjects.Sightings,
+        subjects.Parked,
         requests.ConsentChanged,
         requests.ErasureRequested,
         requests.Erased,
@@ -90,6 +91,10 @@ def load_versions() -> list[SchemaVersion]:
 VERSIONS = load_versions()
 
 
+def _header(schema_id: int) -> bytes:
+    return struct.pack(">bI", MAGIC, schema_id)
+
+
 class Codec(Generic[R]):
     """Bytes of one record type and back. Instances are the constants at the end of this module."""
 
@@ -99,7 +104,8 @@ class Codec(Generic[R]):
         current = mine[-1]
         compiler = Compiler(STRUCTS)
         self.schema_id = current.id
-        self.header = struct.pack(">bI", MAGIC, current.id)
+        self.header = _header(current.id)
+        self.headers = tuple(_header(version.id) for version in mine)  # of every version
         self.schema = current.schema
         self._read: Reader = compiler.reader(current.schema)
         self.write_datum = compiler.writer(current.schema)
@@ -170,6 +176,7 @@ RETRACTED: Codec[events.Retracted] = Codec(events.Retracted)
 SUBJECT: Codec[subjects.Subject] = Codec(subjects.Subject)
 CURSOR: Codec[subjects.Cursor] = Codec(subjects.Cursor)
 SIGHTINGS: Codec[subjects.Sightings] = Codec(subjects.Sightings)
+PARKED: Codec[subjects.Parked] = Codec(subjects.Parked)
 CONSENT_CHANGED: Codec[requests.ConsentChanged] = Codec(requests.ConsentChanged)
 ERASURE_REQUESTED: Codec[requests.ErasureRequested] = Codec(requests.ErasureRequested)
 ERASED: Codec[requests.Erased] = Codec(requests.Erased)

@@ -8,7 +8,7 @@ order, so it reads their stamps and never their order of arrival: the set of dec
 A decision is a yes (granted, subscribed) or a refusal (anything else: denied, withdrawn,
 unsubscribed, pending, and words we do not know). It holds from valid_from until before valid_to; a
 decision that is over at a time is, for that time, as if it had never been made. A grant counts for
-an event only if it was recorded by the time that the event was received: nothing is released later.
+an event only if it was recorded by the time that the event was received, or *late*: see below.
 
 An event is allowed if both hold:
 
@@ -24,6 +24,10 @@ until the person grants again; and that grant is for events from its valid_from 
 that were received while the withdrawal stood. A withdrawal that arrives late with an early
 valid_from makes events disallowed that were allowed: they are retracted. More refusals never allow
 more, more grants never allow less.
+
+A decision races its own event, and may lose. So a grant counts too if it was recorded up to
+`late_grant_ms` after the event was received (ADR 0013), but only while no refusal that holds at
+occurred_at was recorded since: what a refusal took back once, no later grant counts again.
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,10 +51,24 @@ def decisions_on(subject_of: str, consents: Iterable[Consent]) -> list[Consent]:
 
 
 def allows(
-    basis: Basis, decisions: Sequence[Consent], occurred_at_ms: int, received_at_ms: int
+    basis: Basis,
+    decisions: Sequence[Consent],
+    occurred_at_ms: int,
+    received_at_ms: int,
+    late_grant_ms: int = 0,
 ) -> bool:
     """True if an event of these times may be used for the one purpose that `decisions` are on."""
-    return _allows(basis, decisions, occurred_at_ms, received_at_ms)
+    if _allows(basis, decisions, occurred_at_ms, received_at_ms, received_at_ms):
+        return True
+    if not late_grant_ms or any(
+        decision.recorded_at_ms > received_at_ms
+        and decision.status not in _YES
+        and _holds(decision, occurred_at_ms)
+        for decision in decisions
+    ):
+        return False
+    grants_until_ms = received_at_ms + late_grant_ms
+    return _allows(basis, decisions, occurred_at_ms, received_at_ms, grants_until_ms)
 
 
 def allowed_now(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> bool:
@@ -59,12 +77,22 @@ def allowed_now(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> bool
     For showing, exporting and sending. What we know of is recorded, also where the clock that
     recorded it is ahead of ours; and a refusal that begins in the future counts already.
     """
-    return _allows(basis, decisions, now_ms, None)
+    return _allows(basis, decisions, now_ms, None, None)
+
+
+def _holds(decision: Consent, at_ms: int) -> bool:
+    until_ms = decision.valid_to_ms
+    return decision.valid_from_ms <= at_ms and (until_ms is None or at_ms < until_ms)
 
 
 def _allows(
-    basis: Basis, decisions: Sequence[Consent], occurred_at_ms: int, known_at_ms: int | None
+    basis: Basis,
+    decisions: Sequence[Consent],
+    occurred_at_ms: int,
+    refusals_until_ms: int | None,
+    grants_until_ms: int | None,
 ) -> bool:
+    """Both conditions, with what was recorded by those times; None: with all of it."""
     grants: list[_Stamps] = []
     refusals: list[_Stamps] = []
     newest, newest_is_refusal = _NEVER, basis != "legitimate_interest"
@@ -73,14 +101,13 @@ def _allows(
         if until_ms is not None and until_ms <= occurred_at_ms:
             continue
         stamps = (decision.valid_from_ms, decision.recorded_at_ms)
-        is_known = known_at_ms is None or stamps[1] <= known_at_ms
         has_begun = stamps[0] <= occurred_at_ms
         if decision.status not in _YES:
-            if is_known:
+            if refusals_until_ms is None or stamps[1] <= refusals_until_ms:
                 refusals.append(stamps)
             if has_begun and stamps >= newest:
                 newest, newest_is_refusal = stamps, True
-        elif is_known and has_begun:
+        elif has_begun and (grants_until_ms is None or stamps[1] <= grants_until_ms):
             grants.append(stamps)
             if stamps > newest:
                 newest, newest_is_refusal = stamps, False

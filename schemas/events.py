@@ -118,3 +118,4 @@ class Retracted(msgspec.Struct, frozen=True, gc=False):
     source_partition: int
     source_offset: int
     index: int
+    late_grant_s: int = 0

@@ -1,8 +1,9 @@
 """What does a lane remember, of each person and of itself?
 
-Three kinds of record share the topic `subjects`, told apart by their key: 16 bytes are a person's
+Four kinds of record share the topic `subjects`, told apart by their key: 16 bytes are a person's
 pid, `@cursor` is where the lane stands, `@seen` and eight bytes are the event ids of one
-transaction. A lane writes all of them in the transaction that wrote the outputs they explain. In
+transaction, `@parked` and a pid are withheld events that may still be released (ADR 0013). A lane
+writes all of them in the transaction that wrote the outputs they explain. In
 trial mode there is `@writer` too: the transactional id of whoever opened the lane last, written
 before anything else of theirs.
 """
@@ -11,8 +12,19 @@ import msgspec
 
 CURSOR_KEY = b"@cursor"
 SEEN_PREFIX = b"@seen"
+PARKED_PREFIX = b"@parked"
 WRITER_KEY = b"@writer"
 PID_BYTES = 16
+
+
+def seen_key(seq: int) -> bytes:
+    """The key of the event ids of one transaction."""
+    return SEEN_PREFIX + seq.to_bytes(8, "big")
+
+
+def parked_key(pid: bytes) -> bytes:
+    """The key of what is parked of one person."""
+    return PARKED_PREFIX + pid
 
 
 class Money(msgspec.Struct, frozen=True, gc=False):
@@ -69,7 +81,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 class Withheld(msgspec.Struct, frozen=True, gc=False):
-    """How many events a lane withheld for one purpose and reason since it began."""
+    """How many events a lane withheld for one purpose and reason, and did not release since."""
 
     purpose: str
     count: int
@@ -93,3 +105,10 @@ class Sightings(msgspec.Struct, frozen=True, gc=False):
 
     newest_received_at_ms: int
     ids: bytes
+
+
+class Parked(msgspec.Struct, frozen=True, gc=False):
+    """Where withheld events of one person lie, packed 25 bytes each; see parked.avsc."""
+
+    generation: int
+    events: bytes

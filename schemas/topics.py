@@ -76,8 +76,8 @@ class Topics:
             Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
             Topic(
                 self.subjects,
-                ("Subject", "Cursor", "Sightings"),
-                "pid, '@cursor', '@seen' and a number, in trial mode '@writer'",
+                ("Subject", "Cursor", "Sightings", "Parked"),
+                "pid, '@cursor', '@seen' and a number, '@parked' and pid, in trial mode '@writer'",
                 None,
                 max_message_bytes=8 * 1_048_576,
             ),

@@ -11,13 +11,14 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from runtime.batches import BatchApp, run_until_stopped
 from runtime.clock import ClockMs, now_ms
 from runtime.lanes import Batch
+from runtime.logs import get_logger
 from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
 from schemas.topics import Topics
 from streams.collected_to_accepted import apply_collected
 from streams.consents_to_subjects import apply_consents
 from streams.erasures_to_tombstones import apply_erasures
-from streams.lane import Apply, Lane, LaneSettings, log_lanes_open
+from streams.lane import Apply, Lane, LaneSettings
 from streams.rules.admit import Rules
 from streams.rules.gate import gate_from_bases
 
@@ -42,6 +43,7 @@ def group_of(topics: Topics) -> str:
 def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
     """What lanes need of the configuration."""
     bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
+    gate = gate_from_bases(dict(bases), settings.time.late_grant_minutes * MINUTE_MS)
     return LaneSettings(
         bootstrap_servers=settings.kafka.bootstrap_servers,
         topics=settings.topic_names,
@@ -49,7 +51,7 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
         generation=settings.kafka.generation,
         barrier_s=settings.kafka.barrier_ms / 1000,
         deduplication_ms=settings.time.deduplication_hours * HOUR_MS,
-        rules=Rules(gate_from_bases(dict(bases)), settings.time.visit_gap_minutes * MINUTE_MS),
+        rules=Rules(gate, settings.time.visit_gap_minutes * MINUTE_MS),
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,
     )
@@ -64,7 +66,7 @@ def build_app(
     shared = lane_settings(settings, clock_ms)
 
     def lanes_open(lanes: list[int]) -> None:
-        log_lanes_open(lanes)
+        get_logger().info("lanes open", lanes=lanes)
         on_ready()
 
     app = BatchApp(

@@ -77,6 +77,7 @@ def apply_collected(lane: Lane, records: Sequence[Any]) -> None:
         elif type(outcome) is Withheld:
             withheld += 1
             lane.withhold(outcome)
+            lane.parking.park(pid, event, record.offset, outcome)
         else:
             assert type(outcome) is Refused
             rejected += 1

@@ -2,7 +2,8 @@
 
 Each is kept with its times, in the order they were recorded; the gate decides by them. A refusal
 that comes later than events that it disallows takes them back: what was accepted is told so, in
-the same transaction (`Retracted`). A child's own yes changes nothing (schemas/minors.py).
+the same transaction (`Retracted`). A grant that comes a little later than an event that it allows
+releases it (streams/parked_to_accepted.py). A child's own yes changes nothing (schemas/minors.py).
 """
 
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
         person.consents.sort(key=lambda each: each.recorded_at_ms)
         person.settled = person.decided = None
         lane.changed[change.pid] = person
+        lane.parking.look_at(change.pid)
         if may_take_back(person, consent, lane.memory.newest_received_at_ms):
             decisions = decisions_on(ANALYTICS, person.consents)
             lane.retract(change.pid, decisions, topic, record.offset)

@@ -39,6 +39,7 @@ def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
         person = lane.person(request.pid)
         if person.erased_at_ms is None:
             person.erase(request.requested_at_ms)
+            lane.parking.forget(request.pid)
             lane.changed[request.pid] = person
             _tell(lane, request, record.offset)
 

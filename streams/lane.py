@@ -12,32 +12,34 @@ and position travel in one transaction: after any crash the next owner finds all
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from runtime.changes import ChangeReader
 from runtime.crash import crash
 from runtime.lanes import Batch
-from runtime.logs import get_logger
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
-from schemas.codec import CURSOR, SIGHTINGS
+from schemas.codec import CURSOR, PARKED, SIGHTINGS
 from schemas.errors import StoreRefused
 from schemas.partitioning import partition_of
 from schemas.subjects import (
     CURSOR_KEY,
-    SEEN_PREFIX,
     WRITER_KEY,
     Cursor,
     Position,
+    parked_key,
+    seen_key,
 )
 from schemas.subjects import Withheld as WithheldCount
 from streams.catch_up import CatchUp
 from streams.lane_settings import LaneSettings as LaneSettings
 from streams.outputs import Outputs
+from streams.parked_to_accepted import release_due
 from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
+from streams.rules.parking import Parking
 from streams.rules.person import Person, write_person
 from streams.rules.rebuild import rebuild
 
@@ -50,6 +52,7 @@ most, while the log has more than was fetched: a person who changes often is wri
 and what waits is late anyway. Far below the time that a transaction may take."""
 
 
+T = TypeVar("T")
 Apply = Callable[["Lane", Sequence[Any]], None]
 """Applies records of one input topic to a lane; pure but for the lane's memory and outputs."""
 
@@ -62,6 +65,7 @@ class Lane(Outputs):
         self.settings = settings
         self.people: dict[bytes, Person] = {}
         self.memory = Memory(settings.deduplication_ms)
+        self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -70,7 +74,7 @@ class Lane(Outputs):
         self.committed_offsets: dict[str, int] = {}
         self.producer: LaneProducer
         self._apply_by_topic = apply_by_topic
-        self._is_touched = False
+        self.is_touched = False
         self._is_behind = False
         self._due_s = 0.0  # when the barrier is due, once something is applied
         self._inbox: asyncio.Queue[tuple[int, Batch] | None] = asyncio.Queue(BATCHES_WAITING)
@@ -81,8 +85,8 @@ class Lane(Outputs):
         topics = settings.topics
         group = f"{topics.prefix}headwater.catch-up"
         first = (topics.consents, topics.erasures)
-        reader = ChangeReader(settings.bootstrap_servers, first, p, group)
-        self._catch_up = CatchUp(reader, self.next_offsets)
+        self._reader = ChangeReader(settings.bootstrap_servers, first, p, group)
+        self._catch_up = CatchUp(self._reader, self.next_offsets)
 
     # -- opening, in a thread
 
@@ -114,14 +118,18 @@ class Lane(Outputs):
 
     def _rebuild(self) -> str:
         """Read back what was committed; the transactional id of who wrote last, if any."""
-        topic = self.settings.topics.subjects
-        group = f"{self.settings.topics.prefix}headwater.rebuild"
-        compacted = read_compacted(self.settings.bootstrap_servers, topic, self.p, group)
+        settings = self.settings
+        topic, group = settings.topics.subjects, f"{settings.topics.prefix}headwater.rebuild"
+        compacted = read_compacted(settings.bootstrap_servers, topic, self.p, group)
         rebuilt = rebuild(
-            compacted.newest, self.p, self.settings.generation, self.settings.deduplication_ms
+            compacted.newest,
+            self.p,
+            settings.generation,
+            settings.deduplication_ms,
+            settings.rules.gate.late_grant_ms,
         )
         self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
-        self.withheld = rebuilt.withheld
+        self.withheld, self.parking = rebuilt.withheld, rebuilt.parking
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets
         self.committed_offsets = dict(rebuilt.next_offsets)
@@ -160,8 +168,9 @@ class Lane(Outputs):
 
     async def _flow(self) -> None:
         loop = asyncio.get_running_loop()
+        await self._release()  # of what the last owner applied
         while not self._is_closing:
-            wait_s = max(0.0, self._commit_at_s() - loop.time()) if self._is_touched else None
+            wait_s = max(0.0, self._commit_at_s() - loop.time()) if self.is_touched else None
             came = await self._next(wait_s)
             if came is not None and not self._is_closing:
                 number, batch = came
@@ -175,10 +184,9 @@ class Lane(Outputs):
         await self._barrier()
 
     async def _know_before(self, number: int) -> None:
-        loop = asyncio.get_running_loop()
         await self._catch_up.before(
             number,
-            in_thread=lambda work: loop.run_in_executor(self._thread, work),
+            in_thread=self._in_thread,
             apply=self._apply_and_breathe,
             on_wait=self._barrier,  # a transaction that stays open is aborted by the broker
             is_closing=lambda: self._is_closing,
@@ -187,12 +195,26 @@ class Lane(Outputs):
     async def _apply_and_breathe(self, topic: str, records: Sequence[Any], to_offset: int) -> bool:
         """Apply, and commit when it is time; False once the lane closes."""
         loop = asyncio.get_running_loop()
-        if not self._is_touched:
+        if not self.is_touched:
             self._due_s = loop.time() + self.settings.barrier_s
         self._apply(topic, records, to_offset)
+        if self.parking.due:
+            await self._release()
         await asyncio.sleep(0)  # other lanes, commits and timers breathe
         await self._barrier_if_due(loop.time())
         return not self._is_closing
+
+    async def _release(self) -> None:
+        await release_due(
+            self,
+            in_thread=self._in_thread,
+            pick=self._reader.pick,
+            on_wait=self._barrier,
+            is_closing=lambda: self._is_closing,
+        )
+
+    def _in_thread(self, work: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     async def _next(self, wait_s: float | None) -> tuple[int, Batch] | None:
         """The next batch; None after `wait_s` without one."""
@@ -215,9 +237,8 @@ class Lane(Outputs):
             await self._done.wait()
         # Frozen out of the collector's sight (batches.open_lanes), a cycle would stay for ever with
         # all people and the producer's threads and connections.
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._catch_up.close)
-        await loop.run_in_executor(self._thread, self.producer.close)
+        await self._in_thread(self._catch_up.close)
+        await self._in_thread(self.producer.close)
         del self.producer
         self._thread.shutdown(wait=False)
 
@@ -245,7 +266,7 @@ class Lane(Outputs):
         return slices
 
     def _apply(self, topic: str, records: Sequence[Any], to_offset: int) -> None:
-        self._is_touched = True
+        self.is_touched = True
         if records:
             self._apply_by_topic[topic](self, records)
         self.next_offsets[topic] = to_offset
@@ -279,13 +300,12 @@ class Lane(Outputs):
         return self._due_s + (LATEST_S if self._is_behind else min(waiting_s, LATEST_S))
 
     async def _barrier(self) -> None:
-        if not self._is_touched:
+        if not self.is_touched:
             return
         self._write_memory()
-        self._is_touched = False
+        self.is_touched = False
         offsets = dict(self.next_offsets)
-        loop = asyncio.get_running_loop()
-        took_s = await loop.run_in_executor(self._thread, self.producer.commit)
+        took_s = await self._in_thread(self.producer.commit)
         self.committed_offsets = offsets
         self.seq += 1
         self.index = 0
@@ -299,6 +319,7 @@ class Lane(Outputs):
     def _write_memory(self) -> None:
         send, p, topic = self.producer.send, self.p, self.settings.topics.subjects
         produce = self.producer.produce
+        now_ms = self.settings.clock_ms()
         for pid, person in self.changed.items():
             record = write_person(person)
             try:
@@ -308,14 +329,17 @@ class Lane(Outputs):
         self.changed.clear()
         sightings = self.memory.take_fresh(self.seq)
         if sightings is not None:
-            send(topic, SIGHTINGS.encode(sightings), _seen_key(self.seq), p)
-        for seq in self.memory.forget_expired(self.settings.clock_ms()):
-            send(topic, None, _seen_key(seq), p)
+            send(topic, SIGHTINGS.encode(sightings), seen_key(self.seq), p)
+        for seq in self.memory.forget_expired(now_ms):
+            send(topic, None, seen_key(seq), p)
+        self.parking.expire(min(now_ms, self.memory.newest_received_at_ms))
+        for pid, parked in self.parking.take_changed():
+            send(topic, PARKED.encode(parked) if parked else None, parked_key(pid), p)
         cursor = Cursor(
             self.settings.generation,
             self.seq,
             [Position(*item) for item in sorted(self.next_offsets.items())],
-            self.settings.clock_ms(),
+            now_ms,
             self.memory.newest_received_at_ms,
             self.producer.transactional_id,
             [WithheldCount(at.purpose, n, at.reason) for at, n in self.withheld.items()],
@@ -324,12 +348,3 @@ class Lane(Outputs):
 
     def _fault(self, why: str) -> NoReturn:
         crash(why, lane=self.p)
-
-
-def _seen_key(seq: int) -> bytes:
-    return SEEN_PREFIX + seq.to_bytes(8, "big")
-
-
-def log_lanes_open(lanes: list[int]) -> None:
-    """One line when a worker owns lanes and they flow."""
-    get_logger().info("lanes open", lanes=lanes)

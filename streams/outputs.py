@@ -10,6 +10,8 @@ from schemas.events import Rejected, Retracted
 from schemas.subjects import Consent
 from streams.lane_settings import LaneSettings
 from streams.rules.outcomes import Refused, Withheld
+from streams.rules.parking import Parking
+from streams.rules.person import Person
 
 LONGEST_SOURCE = 64  # as settings allow
 
@@ -23,6 +25,10 @@ class Outputs:
     seq: int  # of the transaction under way
     index: int  # outputs written in it
     withheld: dict[Withheld, int]
+    people: dict[bytes, Person]
+    changed: dict[bytes, Person]  # to be written at the barrier
+    parking: Parking
+    is_touched: bool  # something is applied and not yet committed
 
     def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
         """Write down why the record at `offset` was set aside, in this transaction.
@@ -73,6 +79,7 @@ class Outputs:
             self.p,
             offset,
             self.index,
+            self.settings.rules.gate.late_grant_ms // 1_000,
         )
         self.index += 1
         self.producer.send(self.settings.topics.accepted, RETRACTED.encode(record), pid, self.p)

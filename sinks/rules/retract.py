@@ -90,13 +90,13 @@ def facts_to_retract(retracted: Retracted, facts: Iterable[KnownFact]) -> list[F
     basis: Literal["consent", "legitimate_interest"] = (
         "legitimate_interest" if retracted.basis == "legitimate_interest" else "consent"
     )
-    decisions = retracted.decisions
+    decisions, late_ms = retracted.decisions, retracted.late_grant_s * 1_000
     return [
         known.fact
         for known in facts
         if known.fact[5] == 0
         and known.retracted_at is None
-        and not allows(basis, decisions, known.fact[8], known.fact[9])
+        and not allows(basis, decisions, known.fact[8], known.fact[9], late_ms)
     ]
 
 

@@ -18,8 +18,8 @@ Other = Retracted | Erased
 """What may come among accepted events."""
 
 _DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {
-    RETRACTED.header: RETRACTED.decode,
-    ERASED.header: ERASED.decode,
+    **dict.fromkeys(RETRACTED.headers, RETRACTED.decode),
+    **dict.fromkeys(ERASED.headers, ERASED.decode),
 }
 
 

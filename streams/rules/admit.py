@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from schemas.events import EMAIL_EVENTS, Collected, VisitChange
 from streams.rules.capacity import FULL, has_room
-from streams.rules.deduplicate import Memory
+from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
@@ -38,7 +38,7 @@ class Rules:
     visit_gap_ms: int
 
 
-def admit(event: Collected, person: Person, memory: Memory, rules: Rules) -> Outcome:
+def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) -> Outcome:
     """Decide what `event` is, and let it take effect on `person` when it counts.
 
     A refused event changes nothing. A duplicate or withheld one, or one for which its person has no

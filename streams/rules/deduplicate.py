@@ -7,6 +7,7 @@ comes later counts again, a price that ADR 0002 accepts.
 
 import struct
 from collections import deque
+from typing import Protocol
 
 from schemas.events import Collected
 from schemas.subjects import Sightings
@@ -22,6 +23,13 @@ REUSED = Refused(
     "message_id_reused",
     "this messageId came before with another body; give every call its own",
 )
+
+
+class Recognises(Protocol):
+    """What the chain asks of a memory."""
+
+    def recognise(self, event: Collected, /) -> Duplicate | Refused | None:
+        """As `Memory.recognise`."""
 
 
 class Memory:

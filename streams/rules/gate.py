@@ -6,10 +6,9 @@ not allowed while unknown. Counters need `analytics`; traits and segments need `
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from schemas.consent import Basis, allows, decisions_on, is_grant
-from schemas.events import Collected
 from schemas.subjects import Consent
 from streams.rules.outcomes import Withheld
 from streams.rules.person import Decided, Person
@@ -26,6 +25,8 @@ class Gate:
 
     counts: bool
     profiles: bool
+    late_grant_ms: int = 0
+    """How much later than an event was received a grant may be recorded that releases it."""
 
     @property
     def analytics_basis(self) -> Basis:
@@ -38,18 +39,28 @@ class Gate:
         return "legitimate_interest" if self.profiles else "consent"
 
 
-def gate_from_bases(bases: dict[str, str]) -> Gate:
+class Stamped(Protocol):
+    """What is known of an event's times: UTC ms."""
+
+    @property
+    def occurred_at_ms(self) -> int: ...
+    @property
+    def received_at_ms(self) -> int: ...
+
+
+def gate_from_bases(bases: dict[str, str], late_grant_ms: int) -> Gate:
     """The gate of `[purposes.*]`; a purpose that is not configured is not allowed."""
     return Gate(
         counts=bases.get("analytics") == "legitimate_interest",
         profiles=bases.get("personalisation") == "legitimate_interest",
+        late_grant_ms=late_grant_ms,
     )
 
 
-def gate_by_consent(gate: Gate, person: Person, event: Collected) -> Gate:
+def gate_by_consent(gate: Gate, person: Person, event: Stamped) -> Gate:
     """What is allowed of `event`, of a person of whom decisions are known."""
     decided = _decided(person)
-    times = (event.occurred_at_ms, event.received_at_ms)
+    times = (event.occurred_at_ms, event.received_at_ms, gate.late_grant_ms)
     return Gate(
         allows(gate.analytics_basis, decided.analytics, *times),
         allows(gate.personalisation_basis, decided.personalisation, *times),

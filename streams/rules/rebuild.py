@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.codec import CURSOR, SIGHTINGS
+from schemas.codec import CURSOR, PARKED, SIGHTINGS
 from schemas.errors import StoreRefused
-from schemas.subjects import CURSOR_KEY, PID_BYTES, SEEN_PREFIX, WRITER_KEY
+from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, SEEN_PREFIX, WRITER_KEY
 from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import Withheld
+from streams.rules.parking import Parking
 from streams.rules.person import Person, read_person
 
 
@@ -17,6 +18,7 @@ class Rebuilt:
 
     people: dict[bytes, Person]
     memory: Memory
+    parking: Parking
     withheld: dict[Withheld, int]
     next_offsets: dict[str, int]
     seq: int
@@ -24,25 +26,30 @@ class Rebuilt:
     """The transactional id of who wrote last; empty where nobody did."""
 
 
-def rebuild(newest: Mapping[bytes, bytes], p: int, generation: int, window_ms: int) -> Rebuilt:
+def rebuild(
+    newest: Mapping[bytes, bytes], p: int, generation: int, window_ms: int, late_grant_ms: int
+) -> Rebuilt:
     """The memory in `newest`, the newest value of each key of partition `p`.
 
     Positions of an older generation are left out. Raises StoreRefused when it is of a later one.
     """
     people: dict[bytes, Person] = {}
     memory = Memory(window_ms)
+    parking = Parking(generation, late_grant_ms)
     seen: list[tuple[int, bytes]] = []
     for key, value in newest.items():
         if len(key) == PID_BYTES:
             people[key] = read_person(value)
         elif key.startswith(SEEN_PREFIX):
             seen.append((int.from_bytes(key[len(SEEN_PREFIX) :], "big"), value))
+        elif key.startswith(PARKED_PREFIX):
+            parking.restore(key[len(PARKED_PREFIX) :], PARKED.decode(value))
     for seq, value in sorted(seen):
         memory.restore(seq, SIGHTINGS.decode(value))
     cursor_value = newest.get(CURSOR_KEY)
     writer = newest.get(WRITER_KEY, b"").decode()
     if cursor_value is None:
-        return Rebuilt(people, memory, {}, {}, 1, writer)
+        return Rebuilt(people, memory, parking, {}, {}, 1, writer)
     cursor = CURSOR.decode(cursor_value)
     if cursor.generation > generation:
         raise StoreRefused(
@@ -55,4 +62,4 @@ def rebuild(newest: Mapping[bytes, bytes], p: int, generation: int, window_ms: i
     if cursor.generation == generation:
         positions = {each.topic: each.next_offset for each in cursor.positions}
     writer = writer or cursor.transactional_id
-    return Rebuilt(people, memory, withheld, positions, cursor.seq + 1, writer)
+    return Rebuilt(people, memory, parking, withheld, positions, cursor.seq + 1, writer)

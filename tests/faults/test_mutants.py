@@ -69,7 +69,7 @@ MUTANTS = [
         "        await self._barrier_if_due(loop.time())\n        return not",
         "        asyncio.ensure_future(self._barrier_if_due(loop.time()))\n        return not",
         "lanes",
-        TWICE + LOST,
+        (*TWICE, *LOST, "withheld count is wrong"),
     ),
     Mutant(
         "a disconnect in a commit is ignored",
@@ -97,7 +97,7 @@ MUTANTS = [
         "lanes",
         TWICE + LOST,
         # Before it the next record is refused by a producer in the wrong state: noticed, but safe.
-        seeds=(15, 800),
+        seeds=(42, 800),
     ),
     Mutant(
         "a record that was not delivered is ignored",
@@ -137,7 +137,7 @@ MUTANTS = [
         "if cursor.generation == generation:",
         "if False:",
         "lanes",
-        ("not set aside once", "withheld count is wrong", "stuck"),
+        ("not set aside once", "withheld count is wrong", "stuck", "accepted twice"),
     ),
     Mutant(
         "a cursor outside its log is taken",
@@ -175,10 +175,42 @@ MUTANTS = [
     Mutant(
         "the gate asks for the newest decision, not for stamps",
         "streams/rules/gate.py",
-        "    times = (event.occurred_at_ms, event.received_at_ms)\n",
-        "    times = (event.received_at_ms, event.received_at_ms)\n",
+        "    times = (event.occurred_at_ms, event.received_at_ms, gate.late_grant_ms)\n",
+        "    times = (event.received_at_ms, event.received_at_ms, gate.late_grant_ms)\n",
         "lanes",
         ("used what is not allowed", "lost"),
+    ),
+    Mutant(
+        "an event is released after the limit",
+        "streams/rules/gate.py",
+        "event.received_at_ms, gate.late_grant_ms)",
+        "event.received_at_ms, 20 * gate.late_grant_ms)",
+        "lanes",
+        ("used what is not allowed",),
+    ),
+    Mutant(
+        "what is released stays parked",
+        "streams/parked_to_accepted.py",
+        "        lane.parking.take(pid, pointer)\n",
+        "",
+        "lanes",
+        ("accepted twice", "parked although accepted"),
+    ),
+    Mutant(
+        "what is parked is not written down",
+        "streams/lane.py",
+        "in self.parking.take_changed():",
+        "in ():",
+        "lanes",
+        ("lost",),
+    ),
+    Mutant(
+        "nobody looks at what the last owner had parked",
+        "streams/rules/parking.py",
+        "        self._by_pid[pid] = pointers\n",
+        "",
+        "lanes",
+        ("lost",),
     ),
     # -- counters
     Mutant(

@@ -26,7 +26,7 @@ from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
 WINDOW_MS = 1_000_000
 KINDS = {"new": 10.0, "again": 4.0, "reused": 0.7, "bad": 0.7, "misplaced": 0.7, "gap": 1.0,
-         "aborted": 0.7, "consent": 2.0, "erasure": 0.5}  # fmt: skip
+         "aborted": 0.7, "consent": 2.0, "overtaken": 4.0, "erasure": 0.5}  # fmt: skip
 Call = TypeVar("Call", Collected, Accepted)
 Place = tuple[str, int, int]
 """(topic, partition, offset)"""
@@ -176,10 +176,22 @@ class Arrivals:
         is_grant = chance.random() < 0.4
         recorded_at_ms = now_ms if is_grant else now_ms - chance.choice((0, 1, 20_000, 100_000))
         begins_ms = START_MS + chance.randrange(-1, 5) * GAP_MS // 2
+        pid = chance.choice(self.pids[p])
+        self._decide(p, pid, purpose, is_grant, begins_ms + self._number, recorded_at_ms)
+
+    def _overtaken(self, p: int, now_ms: int) -> None:
+        """A grant that an event was faster than, which it allows."""
+        before = [call for (_, at, _), call in self.calls if at == p][-3:]
+        if before:
+            call = self._chance.choice(before)
+            self._decide(p, call.pid, "analytics", True, call.occurred_at_ms, now_ms)
+
+    def _decide(
+        self, p: int, pid: bytes, purpose: str, is_grant: bool, begins_ms: int, recorded_at_ms: int
+    ) -> None:
         change = ConsentChanged(
-            self._number.to_bytes(16, "big"), chance.choice(self.pids[p]), purpose, None, None,
-            "consent", "granted" if is_grant else "withdrawn", begins_ms + self._number, None,
-            recorded_at_ms, "form",
+            self._number.to_bytes(16, "big"), pid, purpose, None, None, "consent",
+            "granted" if is_grant else "withdrawn", begins_ms, None, recorded_at_ms, "form",
         )  # fmt: skip
         if purpose == "analytics":
             self.decided.add(change.pid)

@@ -84,7 +84,7 @@ class CounterWorld(SinkWorld):
         basis: Basis = chance.choice(("consent", "legitimate_interest"))
         return Retracted(
             self._pid(p), "analytics", basis, decisions, self.generation, lane, seq, "c", lane, 0,
-            index,
+            index, index % 2 * GAP_MS // 1_000,
         )  # fmt: skip
 
     def _pid(self, p: int) -> bytes:
@@ -221,6 +221,7 @@ def _taken_back(records: list[tuple[Place, Accepted | Retracted]]) -> set[Place]
                 later.decisions,
                 event.occurred_at_ms,
                 event.received_at_ms,
+                1_000 * later.late_grant_s,
             )
             for _, later in records[number:]
         )

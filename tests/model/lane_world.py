@@ -26,6 +26,7 @@ from tests.model.virtual_loop import Call, VirtualLoop
 from tests.stream_log import GAP_MS, START_MS
 
 BARRIER_S = 0.1
+LATE_GRANT_MS = 40_000  # several arrivals, and fewer than most schedules have
 MOST_STEPS = 3_000
 MOST_ROUNDS = 1_000
 COMMIT_FATES = (
@@ -69,7 +70,8 @@ class LaneWorld:
         self._rested_until_s = 0.0
         self._is_nested = False
         # Where unknown means no, little counts: the less often.
-        self.basis: Basis = "consent" if seed % 5 == 4 else "legitimate_interest"
+        self.basis: Basis = "consent" if seed % 3 == 2 else "legitimate_interest"
+        self.late_grant_ms = 0 if seed % 4 == 3 else LATE_GRANT_MS
         self.may_cut = self.chance.random() < 0.1
         self.arrivals = Arrivals(
             self.chance, kafka, has_expiry=not self.may_cut and self.chance.random() < 0.3
@@ -156,7 +158,7 @@ class LaneWorld:
             generation=self.generation,
             barrier_s=BARRIER_S,
             deduplication_ms=WINDOW_MS,
-            rules=Rules(Gate(counts=self.basis != "consent", profiles=True), GAP_MS),
+            rules=Rules(Gate(self.basis != "consent", True, self.late_grant_ms), GAP_MS),
             is_trial=False,
             clock_ms=lambda: self.now_ms,
         )

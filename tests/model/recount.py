@@ -9,24 +9,36 @@ from typing import Any
 
 import orjson
 
-from schemas.codec import ACCEPTED, CURSOR, ERASED, HEADER_BYTES, REJECTED, RETRACTED, SUBJECT
+from schemas.codec import (
+    ACCEPTED,
+    CURSOR,
+    ERASED,
+    HEADER_BYTES,
+    PARKED,
+    REJECTED,
+    RETRACTED,
+    SUBJECT,
+)
 from schemas.consent import Basis, allows
 from schemas.events import Accepted, Collected, Rejected, Retracted
 from schemas.requests import Erased
-from schemas.subjects import CURSOR_KEY, PID_BYTES, Consent, Subject
+from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, Consent, Parked, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
 from tests.model.memory_kafka import MemoryKafka
 from tests.stream_log import ORDER, visits_of
 
 
-def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set[str]:
+def broken_promises(
+    kafka: MemoryKafka, arrivals: Arrivals, basis: Basis, late_grant_ms: int
+) -> set[str]:
     """Names of the promises that the logs break; `basis` is that of analytics."""
     found: set[str] = set()
     accepted: list[Accepted] = []
     left: list[Accepted] = []
     rejected: list[Rejected] = []
     people: dict[bytes, Subject] = {}
+    parked: dict[bytes, Parked] = {}
     withheld: Counter[str] = Counter()
     for p in range(kafka.partitions):
         said = [_decode(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
@@ -47,6 +59,8 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set
             found.add("told of an erased person")
         if _is_in_pieces(kafka, p):
             found.add("transaction in pieces")
+        newest = {k[7:]: v for k, v in subjects if k.startswith(PARKED_PREFIX)}
+        parked |= {pid: PARKED.decode(v) for pid, v in newest.items() if v is not None}
         people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
         if cursors:
             for each in cursors[-1].withheld:
@@ -57,7 +71,8 @@ def broken_promises(kafka: MemoryKafka, arrivals: Arrivals, basis: Basis) -> set
     return (
         found
         | _wrong_counts(arrivals, accepted, rejected, withheld)
-        | _wrong_use(arrivals, accepted, left, basis)
+        | _wrong_use(arrivals, accepted, left, basis, late_grant_ms)
+        | _wrong_parking(parked, arrivals, accepted)
         | _wrong_people(arrivals, people, accepted)
     )
 
@@ -92,21 +107,33 @@ def _left(said: list[Said]) -> list[Accepted]:
         and not any(
             isinstance(later, Retracted)
             and later.pid == event.pid
-            and not _allowed(event, later.decisions, "consent" if later.basis == "consent" else "")
+            and not _allowed(event, later.decisions, later.basis, 1_000 * later.late_grant_s)
             for later in said[number:]
         )
     ]
 
 
-def _allowed(event: Accepted | Collected, decisions: list[Consent], basis: str) -> bool:
+def _allowed(
+    event: Accepted | Collected, decisions: list[Consent], basis: str, late_grant_ms: int
+) -> bool:
     legal: Basis = "consent" if basis == "consent" else "legitimate_interest"
-    return allows(legal, decisions, event.occurred_at_ms, event.received_at_ms)
+    times = (event.occurred_at_ms, event.received_at_ms)
+    return allows(legal, decisions, *times, late_grant_ms)
 
 
 def _wrong_use(
-    arrivals: Arrivals, accepted: list[Accepted], left: list[Accepted], basis: Basis
+    arrivals: Arrivals,
+    accepted: list[Accepted],
+    left: list[Accepted],
+    basis: Basis,
+    late_grant_ms: int,
 ) -> set[str]:
-    """Whether what is left is what the stamp rule allows, applied to the whole history at once."""
+    """Whether what is left is what the stamp rule allows, applied to the whole history at once.
+
+    Withdrawals are under way for long here. One that took an event back, and was recorded before
+    that was received, may not have been there yet when the event was applied: the event is not
+    parked then, and no late grant counts it again.
+    """
     if arrivals.was_cut:
         # What was decided may be lost, of those who decided anything.
         undecided = {
@@ -128,16 +155,33 @@ def _wrong_use(
                 )
             )
     found = set()
-    allowed = Counter(
-        call.event_id
-        for call in arrivals.recount().counted
-        if call.pid not in arrivals.erasable and _allowed(call, decisions[call.pid], basis)
+    counted = [call for call in arrivals.recount().counted if call.pid not in arrivals.erasable]
+    in_time, at_last = (
+        Counter(
+            call.event_id for call in counted if _allowed(call, decisions[call.pid], basis, late_ms)
+        )
+        for late_ms in (0, late_grant_ms)
     )
     used = Counter(each.event_id for each in left if each.pid not in arrivals.erasable)
-    if used - allowed:
+    if used - at_last:
         found.add("used what is not allowed")
-    if allowed - used:
+    if in_time - used or at_last - Counter(each.event_id for each in accepted):
         found.add("lost")
+    return found
+
+
+def _wrong_parking(
+    parked: dict[bytes, Parked], arrivals: Arrivals, accepted: list[Accepted]
+) -> set[str]:
+    """Whether nothing of an erased person, and nothing that counts, is still parked."""
+    found = set()
+    if parked.keys() & arrivals.erased and not arrivals.was_cut:
+        found.add("erased person came back")
+    lies = {(each.pid, each.generation, each.source_offset) for each in accepted}
+    for pid, each in parked.items():
+        offsets = [each.events[at : at + 8] for at in range(0, len(each.events), 25)]
+        if any((pid, each.generation, int.from_bytes(at, "big")) in lies for at in offsets):
+            found.add("parked although accepted")
     return found
 
 

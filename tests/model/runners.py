@@ -37,7 +37,8 @@ def lanes(
         use(kafka)
         world[:] = [LaneWorld(seed, loop, kafka)]
         wrong = loop.run_until_complete(world[0].run())
-        return wrong | broken_promises(kafka, world[0].arrivals, world[0].basis), world[0]
+        of = world[0]
+        return wrong | broken_promises(kafka, of.arrivals, of.basis, of.late_grant_ms), of
 
     return run
 

@@ -230,11 +230,12 @@ def test_repeated_order_is_told_and_adds_nothing() -> None:
     ],
 )
 def test_gate_follows_the_legal_bases(analytics: str, personalisation: str, gate: Gate) -> None:
-    assert gate_from_bases({"analytics": analytics, "personalisation": personalisation}) == gate
+    bases = {"analytics": analytics, "personalisation": personalisation}
+    assert gate_from_bases(bases, late_grant_ms=0) == gate
 
 
 def test_purpose_without_a_basis_is_not_allowed() -> None:
-    assert gate_from_bases({}) == Gate(counts=False, profiles=False)
+    assert gate_from_bases({}, late_grant_ms=5) == Gate(False, False, 5)
 
 
 def test_without_analytics_nothing_is_used_but_a_resent_event_counts_once() -> None:

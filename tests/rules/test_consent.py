@@ -92,11 +92,20 @@ def test_stamps_decide(
     assert allows("consent", decisions, occurred, received) is by_consent
 
 
-def as_written(basis: Basis, decisions: Sequence[Consent], occurred: int, received: int) -> bool:
-    """The two conditions of the module's docstring, word for word."""
+def as_written(
+    basis: Basis, decisions: Sequence[Consent], occurred: int, received: int, late: int = 0
+) -> bool:
+    """The conditions of the module's docstring, word for word."""
+    refused_since = any(
+        each.status not in ("granted", "subscribed")
+        and each.recorded_at_ms > received
+        and each.valid_from_ms <= occurred
+        and (each.valid_to_ms is None or occurred < each.valid_to_ms)
+        for each in decisions
+    )
     grants = [
         each for each in decisions if each.status in ("granted", "subscribed")
-        and each.recorded_at_ms <= received
+        and each.recorded_at_ms <= received + (0 if refused_since else late)
         and each.valid_from_ms <= occurred
         and (each.valid_to_ms is None or occurred < each.valid_to_ms)
     ]  # fmt: skip
@@ -128,12 +137,12 @@ def as_written(basis: Basis, decisions: Sequence[Consent], occurred: int, receiv
     return allowed_then and not standing
 
 
-@given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES)
+@given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES, st.sampled_from([0, 0, 1, 3, 20]))
 def test_rule_is_what_its_docstring_says(
-    basis: Basis, decisions: list[Consent], occurred: int, received: int
+    basis: Basis, decisions: list[Consent], occurred: int, received: int, late: int
 ) -> None:
-    expected = as_written(basis, decisions, occurred, received)
-    assert allows(basis, decisions, occurred, received) is expected
+    expected = as_written(basis, decisions, occurred, received, late)
+    assert allows(basis, decisions, occurred, received, late) is expected
 
 
 @given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES, st.randoms(use_true_random=False))
@@ -155,24 +164,67 @@ def test_withdrawal_lets_nothing_through_that_was_received_after_it(
     assert not allows(basis, [*earlier, no(began, recorded)], occurred, recorded + waited)
 
 
-@given(st.sampled_from(BASES), HISTORIES, CONSENTS, TIMES, TIMES)
+@given(st.sampled_from(BASES), HISTORIES, CONSENTS, TIMES, TIMES, TIMES)
 def test_refusal_never_allows_more_and_grant_never_less(
-    basis: Basis, decisions: list[Consent], new: Consent, occurred: int, received: int
+    basis: Basis, decisions: list[Consent], new: Consent, occurred: int, received: int, late: int
 ) -> None:
-    before = allows(basis, decisions, occurred, received)
-    after = allows(basis, [*decisions, new], occurred, received)
+    before = allows(basis, decisions, occurred, received, late)
+    after = allows(basis, [*decisions, new], occurred, received, late)
     if new.status in ("granted", "subscribed"):
         assert after >= before
     else:
         assert after <= before
 
 
-@given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES, TIMES, TIMES)
-def test_grant_recorded_later_releases_nothing(
-    basis: Basis, decisions: list[Consent], began: int, late: int, occurred: int, received: int
+@given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES, TIMES, TIMES, TIMES)
+def test_grant_recorded_later_than_the_limit_releases_nothing(
+    basis: Basis,
+    decisions: list[Consent],
+    began: int,
+    after: int,
+    occurred: int,
+    received: int,
+    late: int,
 ) -> None:
-    later = [*decisions, yes(began, received + 1 + late)]
-    assert allows(basis, later, occurred, received) is allows(basis, decisions, occurred, received)
+    later = [*decisions, yes(began, received + late + 1 + after)]
+    assert allows(basis, later, occurred, received, late) is allows(
+        basis, decisions, occurred, received, late
+    )
+
+
+@given(st.sampled_from(BASES), HISTORIES, TIMES, TIMES, TIMES)
+def test_what_was_taken_back_is_never_allowed_again_as_decisions_come_in(
+    basis: Basis, decisions: list[Consent], occurred: int, received: int, late: int
+) -> None:
+    """In the order of their recording: so what a sink took back stays taken back."""
+    recorded = sorted(decisions, key=lambda each: each.recorded_at_ms)
+    known = sum(each.recorded_at_ms <= received for each in recorded)
+    course = [
+        allows(basis, recorded[:count], occurred, received, late)
+        for count in range(known, len(recorded) + 1)
+    ]
+    was_counted = course.index(True) if True in course else len(course)
+    assert course == sorted(course[:was_counted]) + sorted(course[was_counted:], reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "is_released"),
+    [
+        ([yes(5, 8)], True),
+        ([yes(5, 9)], False),  # too late
+        ([yes(6, 8)], False),  # from after the event
+        ([no(1), yes(5, 8)], True),  # granted again
+        ([no(1), yes(5, 8), no(6, 9)], True),  # withdrawn from then on
+        ([no(1), yes(5, 8), no(4, 9)], False),  # taken back
+        ([no(2, 6), yes(5, 8)], False),  # refused since it was received
+        ([no(2, 6, until_ms=4), yes(5, 8)], True),  # of that nothing was left
+    ],
+)
+def test_late_grant_releases_unless_refused_since(
+    decisions: list[Consent], is_released: bool
+) -> None:
+    assert allows("consent", decisions, 5, 5, late_grant_ms=3) is is_released
+    assert not allows("consent", decisions, 5, 5)
 
 
 def test_thousand_changes_of_mind_of_one_person() -> None:

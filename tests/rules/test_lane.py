@@ -235,7 +235,7 @@ def test_lanes_work_by_the_configuration() -> None:
     shared = lane_settings(
         Settings(
             kafka=KafkaSettings(partitions=7, generation=3, barrier_ms=40, topic_prefix="x."),
-            time=Time(deduplication_hours=2, visit_gap_minutes=10),
+            time=Time(deduplication_hours=2, visit_gap_minutes=10, late_grant_minutes=5),
             purposes={"analytics": Purpose(basis="legitimate_interest")},
         ),
         lambda: 5,
@@ -243,6 +243,6 @@ def test_lanes_work_by_the_configuration() -> None:
     assert (shared.partitions, shared.generation, shared.barrier_s) == (7, 3, 0.04)
     assert shared.deduplication_ms == 2 * HOUR_MS
     assert shared.rules.visit_gap_ms == 10 * 60_000
-    assert shared.rules.gate == Gate(counts=True, profiles=False)
+    assert shared.rules.gate == Gate(counts=True, profiles=False, late_grant_ms=5 * 60_000)
     assert shared.topics.subjects == "x.subjects"
     assert shared.clock_ms() == 5

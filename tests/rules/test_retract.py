@@ -7,12 +7,19 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.codec import RETRACTED
+from schemas.codec import HEADER_BYTES, RETRACTED
 from schemas.events import Accepted, Retracted
 from schemas.subjects import Consent
 from sinks.rules.counters import Prefix, people_to_look_up, plan_write, tally, tally_retraction
-from sinks.rules.retract import KnownFact, person_from, settle_visits, visits_of
+from sinks.rules.retract import (
+    KnownFact,
+    facts_to_retract,
+    person_from,
+    settle_visits,
+    visits_of,
+)
 from sinks.rules.rows import fact_rows
+from sinks.rules.runs import split_into_runs
 from streams.rules.enrich import visit_with
 from streams.rules.person import Person
 from tests.rules.test_rows import EVENT
@@ -126,6 +133,22 @@ def test_needless_retraction_writes_nothing_and_marks_nobody() -> None:
     assert not plan.counters
     assert plan.progress.next_offset == 3
     assert not prefix.marked
+
+
+def test_event_that_a_late_grant_released_is_kept_within_the_limit_that_was_told() -> None:
+    stored = [KnownFact(fact) for fact in fact_rows(viewed(1, 5_000, "spring"), 0, 1)]
+    granted = Consent("purpose/analytics", "granted", 5_000, None, 8_000)
+    told = msgspec.structs.replace(retraction(2, withdrawn(0, None, 1), granted), late_grant_s=3)
+    assert facts_to_retract(told, stored) == []
+    assert facts_to_retract(msgspec.structs.replace(told, late_grant_s=2), stored)
+
+
+def test_retraction_of_an_older_version_is_read_and_knows_no_late_grants() -> None:
+    told = retraction(2, withdrawn(1, None, 1))
+    older = RETRACTED.headers[0] + RETRACTED.encode(told)[HEADER_BYTES:-1]
+    [run, _] = split_into_runs("accepted", 0, [(7, PID, older)], 8)
+    assert run.other == told
+    assert told.late_grant_s == 0
 
 
 def test_thousand_decisions_travel_and_decide() -> None:

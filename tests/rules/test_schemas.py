@@ -27,6 +27,7 @@ CODECS: list[Codec[Any]] = [
     codec.SUBJECT,
     codec.CURSOR,
     codec.SIGHTINGS,
+    codec.PARKED,
     codec.CONSENT_CHANGED,
     codec.ERASURE_REQUESTED,
     codec.RETRACTED,
