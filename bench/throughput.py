@@ -11,23 +11,20 @@ engine goes to bench/results.csv.
 """
 
 import argparse
-import csv
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from bench.results import HERE, record
 from bench.workload import fill
 from headwater.keys import provide_keys
 from headwater.roles import prepare_stores
@@ -35,8 +32,6 @@ from runtime.clickhouse import connect
 from runtime.embedded import EmbeddedStack, Wanted
 from runtime.settings import ClickHouse, Kafka, Redis, Settings
 
-HERE = Path(__file__).resolve().parent.parent
-RESULTS = HERE / "bench" / "results.csv"
 WITHIN_S = 300.0
 
 
@@ -90,6 +85,15 @@ def main() -> None:
             _record(f"{name}, before, same run", theirs, chosen.before)
         else:
             _record(f"throughput stock faust, no state log, {broker}", theirs, HERE)
+
+
+def _record(name: str, rounds: list[Round], checkout: Path) -> None:
+    record(
+        name,
+        per_wall_s=[each.per_wall_s for each in rounds],
+        per_cpu_s=[each.per_cpu_s for each in rounds],
+        checkout=checkout,
+    )
 
 
 def _settings(stack: EmbeddedStack, folder: Path, name: str) -> Settings:
@@ -227,45 +231,6 @@ def _until(condition: Callable[[], bool]) -> None:
             raise SystemExit("the benchmark did not finish in time")
         time.sleep(0.02)
 
-
-def _record(name: str, rounds: list[Round], checkout: Path) -> None:
-    def spread(values: list[float]) -> list[str]:
-        return [f"{value:.0f}" for value in (min(values), statistics.median(values), max(values))]
-
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=checkout,
-    ).stdout.strip()
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    is_new = not RESULTS.exists()
-    with RESULTS.open("a", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        if is_new:
-            rows.writerow(HEADINGS)
-        wall = spread([each.per_wall_s for each in rounds])
-        cpu = spread([each.per_cpu_s for each in rounds])
-        today = datetime.now(UTC).date().isoformat()
-        rows.writerow([today, commit, machine, name, *wall, *cpu, "", "", ""])
-
-
-HEADINGS = (
-    "date",
-    "commit",
-    "machine",
-    "what",
-    "events_per_s_min",
-    "events_per_s_median",
-    "events_per_s_max",
-    "events_per_cpu_s_min",
-    "events_per_cpu_s_median",
-    "events_per_cpu_s_max",
-    "latency_ms_p50",
-    "latency_ms_p99",
-    "latency_ms_max",
-)
 
 if __name__ == "__main__":
     main()

@@ -28,6 +28,7 @@ from schemas.codec import ERASURE_REQUESTED
 from schemas.requests import ErasureRequested
 
 _EXPECTED = "user:ID, anonymous:ID or email:ADDRESS"
+AT_ONCE = 500
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NOBODY = (
     "Nobody is known by this identifier and nothing is held under it. A person may be known by "
@@ -95,6 +96,8 @@ class Erasures:
         self._store = store
         self._deliveries = deliveries
         self._clock = clock
+        self._waiting: list[tuple[Erased, asyncio.Future[None]]] = []
+        self._suppressing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Ready to take requests."""
@@ -125,8 +128,34 @@ class Erasures:
         )
         request = ErasureRequested(erased.erasure_id, found.pid, now, reason, [erased.subject])
         await self._deliveries.send([(self._topic, found.pid, ERASURE_REQUESTED.encode(request))])
-        await asyncio.to_thread(self._vault.suppress_erased, [erased])
+        await self._suppress(erased)
         return erased.erasure_id.hex()
+
+    async def _suppress(self, erased: Erased) -> None:
+        """The identifier is suppressed, durably. Each costs a write to disk and waits for it: so
+        while one is under way the next ones gather, and nobody waits for more than two."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((erased, done))
+        if self._suppressing is None:
+            self._suppressing = asyncio.create_task(self._suppress_waiting())
+        await done
+
+    async def _suppress_waiting(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+            fault: Exception | None = None
+            try:
+                await asyncio.to_thread(self._vault.suppress_erased, [each for each, _ in batch])
+            except Exception as error:  # whatever it is: nobody may wait for ever, or go on
+                fault = error
+            for _, done in batch:
+                if done.done():
+                    continue  # whoever asked has gone
+                if fault is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(fault)
+        self._suppressing = None
 
     async def read(self, erasure_id: str) -> ErasureState | None:
         """How far it is; None when nobody asked for it."""
