@@ -216,6 +216,27 @@ def test_event_of_a_megabyte_counts(world: World, lane: int, size: int) -> None:
     assert subject_of(world.log, event.pid).events == 2
 
 
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_events_count_however_their_producer_compressed_them(
+    world: World, lane: int, codec: str
+) -> None:
+    """A batch that the worker cannot unpack would stop its lane for good."""
+    log, pid = world.log, pid_in(lane)
+    producer = Producer(
+        {
+            "bootstrap.servers": log.kafka.bootstrap_servers,
+            "compression.type": codec,
+            "linger.ms": 100,
+        }
+    )
+    events = [make_event(pid=pid, sealed=b"the same again" * 20) for _ in range(20)]
+    for event in events:
+        producer.produce(log.topics.collected, COLLECTED.encode(event), pid, lane)
+    assert producer.flush(30) == 0
+    world.settle()
+    assert subject_of(log, pid).events == len(events)
+
+
 def test_odd_but_valid_values_travel_unchanged(world: World, lane: int) -> None:
     """Null bytes, emoji, right-to-left text, a thousand properties, depth 50."""
     names = ["\x00", "🛒🎉", "חנות", "a" * 512, "'; DROP TABLE facts; --"]
