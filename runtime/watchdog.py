@@ -105,7 +105,7 @@ class Watchdog:
     def _judge_ends(
         self, standings: Mapping[Place, Standing], told: Mapping[Place, LogRange]
     ) -> None:
-        """End the process when a log ends before what was read of it, for two looks on end.
+        """End the process when a log ends before what was read of it, for two answers on end.
 
         Its own client may believe no leader that is older than one it has known, and wait for ever;
         whoever starts anew asks for the end and refuses to go on. A new leader may for a moment
@@ -120,7 +120,8 @@ class Watchdog:
                 position=standings[topic, partition].position,
                 end=told[topic, partition].end,
             )
-        self._beyond = found
+        # A look that Kafka did not answer says nothing of either.
+        self._beyond = found | {at for at in self._beyond - told.keys() if at in standings}
 
     def _show(self, gone: Iterable[Place]) -> None:
         lag, stalled = gauge(self._lag_gauge), gauge("headwater_stuck_seconds")

@@ -131,6 +131,17 @@ def test_log_that_ends_before_what_was_read_ends_the_process_at_the_second_look(
     assert kennel.ends == [{"topic": "events.accepted", "partition": 1, "position": 50, "end": 49}]
 
 
+def test_looks_without_an_answer_do_not_hide_a_log_that_went_back() -> None:
+    kennel = Kennel()
+    place: Place = ("events.accepted", 1)
+    kennel.standings = {place: Standing(50)}
+    for told in ({place: LogRange(0, 49)}, {}, {}, {place: LogRange(0, 49)}):
+        assert kennel.ends == []
+        kennel.logs = told
+        kennel.look()
+    assert [end["position"] for end in kennel.ends] == [50]
+
+
 def test_ends_that_kafka_told_last_stand_while_it_is_away() -> None:
     kennel = Kennel()
     kennel.standings, kennel.logs = {("t", 0): Standing(4)}, {("t", 0): LogRange(0, 9)}
