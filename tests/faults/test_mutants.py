@@ -266,6 +266,25 @@ MUTANTS = [
         (0, 3000),
     ),
     Mutant(
+        "an erasure that a lane repeats is carried out",
+        "sinks/rules/counters.py",
+        "            done.repeats.append(Repeat(offset, erased.lane, found, highest))\n"
+        "            continue\n",
+        "            done.repeats.append(Repeat(offset, erased.lane, found, highest))\n",
+        "counters",
+        ("others erased than asked to be",),
+        (0, 3000),
+    ),
+    Mutant(
+        "what stands in is made anew of what is left",
+        "sinks/rules/counters.py",
+        "        if erased.pid not in already:\n",
+        "        if True:\n",
+        "counters",
+        ("counters differ from facts", "stand-ins for other records"),
+        (0, 3000),
+    ),
+    Mutant(
         "visits of a person with retracted events are the lane's",
         "sinks/rules/counters.py",
         "if marked and (person := marked.get(event.pid)) is not None:",
@@ -290,7 +309,7 @@ MUTANTS = [
         "            position = None if position < 0 else position\n"
         "            first, end",
         "counters",
-        (*LOST, "tripwire rang without a reason"),
+        (*LOST, "records counted otherwise", "tripwire rang without a reason"),
     ),
     Mutant(
         "progress without the tripwire's map",
@@ -323,8 +342,8 @@ MUTANTS = [
         '            self._retry(lambda: self._store.insert_facts(facts), "f")\n'
         '            self._retry(lambda: self._store.insert_marks(marks), "m")\n',
         "counters",
-        LOST,
-        (0, 600),
+        (*LOST, "counters differ from facts"),
+        (650, 3000),
     ),
     Mutant(
         "a sum is looked up in a store that went back",

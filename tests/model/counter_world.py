@@ -1,12 +1,15 @@
-"""Are facts, counters and progress what a recount of the log says?"""
+"""Are facts, counters and progress what a recount of the log says, without who was erased?"""
 
 from collections import Counter, defaultdict
+from itertools import islice
 from typing import Any
 
 from runtime.settings import Settings
-from schemas.codec import ACCEPTED, RETRACTED
+from schemas.codec import ACCEPTED, ERASED, RETRACTED
 from schemas.consent import Basis, allows
+from schemas.counters import ERASED_RECORDS, NO_CAMPAIGN_AT_ALL
 from schemas.events import Accepted, Retracted, VisitChange
+from schemas.requests import Erased
 from schemas.subjects import Consent
 from schemas.topics import Topics
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse
@@ -19,6 +22,7 @@ MINUTE_MS = 60_000
 GAP_MS = 30 * MINUTE_MS
 Place = tuple[int, int, int]
 """(generation, partition, offset)"""
+Said = Accepted | Retracted | Erased
 
 
 class CounterWorld(SinkWorld):
@@ -31,6 +35,8 @@ class CounterWorld(SinkWorld):
         super().__init__(seed, MemoryClickHouse)
         self.kept: dict[Place, Accepted] = {}
         self.retractions = 0
+        self.erased: set[bytes] = set()
+        self._silent: set[bytes] = set()  # of whom a lane says nothing more
         self._of_person: defaultdict[bytes, list[tuple[Place, Accepted | Retracted]]]
         self._of_person = defaultdict(list)
         self.repeats = 0
@@ -41,16 +47,19 @@ class CounterWorld(SinkWorld):
 
     def arrive(self) -> None:
         chance = self.chance
+        if chance.random() < 0.3:
+            every = chance.randint(1, 3)
+            self.server.apply(lambda: self.server.delete_erased(every))
         lane, p = chance.randrange(2), chance.randrange(self.partitions)
         # Sometimes what a lane wrote comes again: of a lane whose own log went back.
         repeats = self.may_repeat and chance.random() < 0.05
         self._at[lane] += 1 if not repeats else -min(2, self._at[lane] - 1)
-        events: list[Accepted | Retracted] = []
+        events: list[Said] = []
         index = 0
+        makes = (self._event, self._retracted, self._erasure)
         for _ in range(chance.choice((1, 1, 2, 3, 5))):
             index += chance.randint(1, 3)
-            is_event = chance.random() < 0.85
-            make = self._event if is_event else self._retracted
+            (make,) = chance.choices(makes, (80, 15, 5))
             events.append(make(p, lane, self._at[lane], index))
         how = "commit" if chance.random() > 0.15 else "abort"
         offsets = self.write(p, [(each.pid, _encode(each)) for each in events], how)
@@ -64,6 +73,9 @@ class CounterWorld(SinkWorld):
                 continue
             self._highest[p, lane] = coordinate
             place = (event.generation, p, offset)
+            if isinstance(event, Erased):
+                self.erased.add(event.pid)
+                continue
             if isinstance(event, Accepted):
                 self.kept[place] = event
             self._of_person[event.pid].append((place, event))
@@ -87,8 +99,17 @@ class CounterWorld(SinkWorld):
             index, index % 2 * GAP_MS // 1_000,
         )  # fmt: skip
 
+    def _erasure(self, p: int, lane: int, seq: int, index: int) -> Erased:
+        self.said["erasure"] += 1
+        pid = self._pid(p)
+        self._silent.add(pid)
+        salt = self.chance.randbytes(16)
+        return Erased(pid, pid, 0, salt, self.generation, lane, seq, "c", lane, 0, index)
+
     def _pid(self, p: int) -> bytes:
-        return bytes([p, self.chance.randrange(3)]) * 8
+        """One of three who were not erased; whoever comes back is somebody new."""
+        numbers = (n for n in range(256) if bytes([p, n]) * 8 not in self._silent)
+        return bytes([p, self.chance.choice(list(islice(numbers, 3)))]) * 8
 
     def _event(self, p: int, lane: int, seq: int, index: int) -> Accepted:
         chance = self.chance
@@ -148,8 +169,15 @@ class CounterWorld(SinkWorld):
     def broken_promises(self) -> set[str]:
         found = set()
         server = self.server
-        facts = {(row[2], row[3], row[4]) for row in server.facts.values() if row[5] == 0}
-        if facts != self.kept.keys():
+        erased = server.erased()
+        if erased != self.erased:
+            found.add("others erased than asked to be")
+        facts = {
+            (row[2], row[3], row[4])
+            for row in server.facts.values()
+            if row[5] == 0 and row[6] not in erased
+        }
+        if facts != {place for place, event in self.kept.items() if event.pid not in erased}:
             found.add("facts differ from the log")
         counted = {(*key, kp): row.value for (key, kp), row in server.counters.items() if row.value}
         recounted = self._recount()
@@ -161,7 +189,7 @@ class CounterWorld(SinkWorld):
             found.add("counters differ from the log")
         totals: Counter[Any] = Counter()
         for key, row in server.facts.items():
-            if row[10]:
+            if row[10] and row[0] != NO_CAMPAIGN_AT_ALL and row[6] not in erased:
                 place = (row[0], row[10], "", row[8] // MINUTE_MS * 60)
                 totals[*place, row[2], row[3]] += row[11]
                 if key in server.retracted:
@@ -169,10 +197,21 @@ class CounterWorld(SinkWorld):
         plain = {key: value for key, value in counted.items() if not key[2]}
         if plain != {key: value for key, value in totals.items() if value}:
             found.add("counters differ from facts")
+        stood_for = Counter(at[:2] for at, event in self.kept.items() if event.pid in erased)
+        if stood_for != self._records_stood_for():
+            found.add("stand-ins for other records")
         if sum(row.records for row in server.progress.values()) != len(self.kept):
             found.add("records counted otherwise")
         if bool(self.repeats) != bool(self.said["tripwire"]):
             found.add("tripwire silent" if self.repeats else "tripwire rang without a reason")
+        return found
+
+    def _records_stood_for(self) -> Counter[tuple[int, int]]:
+        """(generation, partition) -> how many events' facts have stand-ins."""
+        found: Counter[tuple[int, int]] = Counter()
+        for row in self.server.facts.values():
+            if row[10] == ERASED_RECORDS:
+                found[row[2], row[3]] += row[11]
         return found
 
     def _recount(self) -> Counter[Any]:
@@ -204,7 +243,9 @@ class CounterWorld(SinkWorld):
         return totals
 
 
-def _encode(record: Accepted | Retracted) -> bytes:
+def _encode(record: Said) -> bytes:
+    if isinstance(record, Erased):
+        return ERASED.encode(record)
     return ACCEPTED.encode(record) if isinstance(record, Accepted) else RETRACTED.encode(record)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from schemas.counters import ERASED_MARK
 from schemas.errors import StoreUnavailable
-from sinks.rules.counters import Counter, CounterRow, Mark, Progress
+from sinks.rules.counters import NEVER, Counter, CounterRow, Mark, Progress
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import CounterKey, Fact
 from tests.model.faulty import Connection, Server, Write
@@ -36,9 +36,30 @@ class MemoryClickHouse(Server):
     def put_mark(self, mark: Mark) -> None:
         fact, generation, offset = mark
         self.put_fact(fact)
+        if offset == NEVER:
+            return
         known = self.retracted.get(_key_of(fact))
         if known is None or offset >= known[1]:
             self.retracted[_key_of(fact)] = (generation, offset)
+
+    def put_marks(self, marks: Sequence[Mark]) -> None:
+        for mark in marks:
+            self.put_mark(mark)
+
+    def erased(self) -> set[bytes]:
+        """Everybody whose facts have stand-ins: no reader counts these facts any more."""
+        return {row[6] for row in self.facts.values() if row[10] == ERASED_MARK}
+
+    def delete_erased(self, every: int) -> None:
+        """What the role `erasure` does: of everybody with stand-ins only the mark stays.
+
+        Part by part: of the facts that are there, one in `every` goes now.
+        """
+        erased = self.erased()
+        keys = [key for key, row in self.facts.items() if row[6] in erased]
+        for key in [key for key in keys if self.facts[key][10] != ERASED_MARK][::every]:
+            del self.facts[key]
+            self.retracted.pop(key, None)
 
     def put_counter(self, row: CounterRow) -> None:
         key = (row[0], row[1], row[2], row[3], row[4])
@@ -112,10 +133,7 @@ class MemoryCounterStore:
         return self._connection.ask(answer)
 
     def erased_people(self, people: Sequence[bytes]) -> set[bytes]:
-        rows = self._server.facts
-        return self._connection.ask(
-            lambda: {row[6] for row in rows.values() if row[10] == ERASED_MARK and row[6] in people}
-        )
+        return self._connection.ask(lambda: self._server.erased() & set(people))
 
     def facts_of(self, partition: int | None, people: Sequence[bytes]) -> list[KnownFact]:
         server = self._server
@@ -128,6 +146,10 @@ class MemoryCounterStore:
         )
 
     def insert_marks(self, marks: Sequence[Mark]) -> None:
+        if any(fact[10] == ERASED_MARK for fact, _, _ in marks):
+            # One block, one part. Other marks could come singly, and do here.
+            self._insert([lambda: self._server.put_marks(marks)])
+            return
         self._insert([lambda row=row: self._server.put_mark(row) for row in marks])  # type: ignore[misc]
 
     def insert_facts(self, facts: Sequence[Fact]) -> None:
