@@ -19,7 +19,13 @@ from runtime.clock import ClockMs, now_ms
 from schemas.errors import StoreUnavailable, StreamError
 
 WRITES_WITHIN_S = 10.0
-_COLUMNS = ("read_at", "pid", "role", "kind", "fields")
+_COLUMNS = {
+    "read_at": "DateTime64(3, 'UTC')",
+    "pid": "FixedString(16)",
+    "role": "LowCardinality(String)",
+    "kind": "LowCardinality(String)",
+    "fields": "Array(LowCardinality(String))",
+}
 
 Kind = Literal["profile", "export", "consents"]
 _Row = tuple[datetime, bytes, str, str, list[str]]

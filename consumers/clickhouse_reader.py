@@ -54,14 +54,19 @@ class ClickHouseReader:
         return answer.result_rows
 
     async def insert(
-        self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]
+        self, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[object]]
     ) -> None:
-        """The rows are in a part that is on disk. Raises as `rows` does."""
+        """The rows, whose `columns` are of these types, are in a part that is on disk. Raises as
+        `rows` does."""
         try:
             with answering(f"an insert of {len(rows)} rows into {table}"):
                 client = await self._connected()
                 await client.insert(
-                    table, rows, column_names=columns, settings=dict(CLIENT_SETTINGS)
+                    table,
+                    rows,
+                    column_names=list(columns),
+                    column_type_names=list(columns.values()),  # else it asks for them each time
+                    settings=dict(CLIENT_SETTINGS),
                 )
         except aiohttp.ClientError as error:
             raise StoreUnavailable("ClickHouse broke off its answer") from error

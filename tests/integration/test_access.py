@@ -36,6 +36,7 @@ NEEDS = {
     "/v1/subjects/user:42/export": "privacy_officer",
     "POST /v1/consents": "consent_desk",
     "POST /v1/consents/links": "consent_desk",
+    "POST /v1/sends/permissions": "activation",
     "POST /v1/consents/lists": "consent_desk",
     "POST /v1/erasures": "privacy_officer",
     f"/v1/erasures/{ERASURE}": "privacy_officer",

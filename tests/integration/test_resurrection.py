@@ -23,6 +23,7 @@ from consumers.rules.certificate import broken_links
 from consumers.rules.erasure import Erasure
 from runtime.clock import now_ms
 from schemas.codec import COLLECTED
+from schemas.events import Collected
 from schemas.partitioning import partition_of
 from schemas.topics import PARTITIONER
 from sinks.counter_store import CounterStore
@@ -114,6 +115,43 @@ def test_event_that_was_in_flight_and_replay_of_the_whole_log_are_dropped(home: 
         home.await_counted(orders=3, buyers=before["buyers"], unique_opened=2)
         expect_gone(home, user, pid, erasure_id)
         assert counted(home)["orders"] == 3
+
+
+def test_event_that_was_set_aside_is_mended_and_written_again(home: House) -> None:
+    """Where it lies is all that is kept of it: whoever mends it has it from the log."""
+    user = home.someone()
+    home.send(home.order(user))
+    pid = home.pid_of(user)
+    topic = home.settings.topic_names.collected
+    producer = Producer({"bootstrap.servers": home.settings.kafka.bootstrap_servers})
+    place = partition_of(pid, home.settings.kafka.partitions)
+    reader = TopicReader(home.settings, topic)
+    (value,) = [value for key, value in reader.read() if key == pid]
+    reader.close()
+    event = COLLECTED.decode(value)
+    broken = msgspec.structs.replace(event, event_id=b"set aside" + bytes(7), type="trick")
+
+    def write(each: Collected) -> None:
+        producer.produce(topic, COLLECTED.encode(each), pid, place)
+        assert producer.flush(20) == 0
+
+    def set_aside() -> int:
+        rejected = home.http.get("/v1/events/rejected", "operator").json()["rejected"]
+        return sum(each["reason"] == "unknown_type" for each in rejected)
+
+    with home.roles():
+        await_facts(home, pid)
+        write(broken)
+        eventually(lambda: set_aside() == 1)
+        erasure_id = home.erased(user)
+        home.await_status(erasure_id)
+        shown = counted(home)
+        write(msgspec.structs.replace(broken, type="track"))
+        home.send(home.order(user_after := home.someone()))
+        home.await_counted(orders=shown["orders"] + 1)
+        await_facts(home, home.pid_of(user_after))
+        expect_gone(home, user, pid, erasure_id)
+        assert counted(home)["orders"] == shown["orders"] + 1
 
 
 def test_redis_put_back_from_an_old_copy(home: House) -> None:
