@@ -114,7 +114,7 @@ _CZECH = Words(
     yes="Ano",
     no="Ne",
     preferences="Vaše volby",
-    explained="Vy rozhodujete, k čemu smíme vaše údaje používat. Ne platí okamžitě.",
+    explained="Vy rozhodujete, k čemu smíme vaše údaje používat. Odmítnutí platí okamžitě.",
     save="Uložit",
     stop="Říci ne všemu",
     saved="Uloženo. Vaše volby teď platí.",
@@ -130,7 +130,7 @@ _CZECH = Words(
     is_confirmed="Budete dostávat takové zprávy: {title}.",
     guardian_title="Souhlasit musí rodič nebo zákonný zástupce",
     guardian="K tomuto souhlasu jste příliš mladí: musí ho za vás dát rodič nebo zákonný zástupce. "
-    "Každé ne platí.",
+    "Každé odmítnutí platí.",
     over_title="Tento odkaz už neplatí",
     over="Vypršel, byl už použit nebo nebyl zkopírován celý. Nový najdete v poslední zprávě, "
     "kterou jste od nás dostali.",
