@@ -16,6 +16,7 @@ from typing import Literal
 from consumers.clickhouse_reader import ClickHouseReader
 from runtime.access import Roles
 from runtime.clock import ClockMs, now_ms
+from runtime.gathering import Gathering
 from schemas.errors import StoreUnavailable, StreamError
 
 WRITES_WITHIN_S = 10.0
@@ -47,35 +48,13 @@ class Accesses:
     def __init__(self, reader: ClickHouseReader, clock_ms: ClockMs = now_ms) -> None:
         self._reader = reader
         self._clock_ms = clock_ms
-        self._waiting: list[tuple[_Row, asyncio.Future[None]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._gathering: Gathering[_Row] = Gathering(self._insert)
 
     async def record(self, pid: bytes, roles: Roles, kind: Kind, fields: Iterable[str]) -> None:
         """The access is on disk. Raises StoreUnavailable: then the data must not be given out."""
         at = datetime.fromtimestamp(self._clock_ms() / 1000, UTC)
         row: _Row = (at, pid, ",".join(sorted(roles)), kind, sorted(fields))
-        written = asyncio.get_running_loop().create_future()
-        self._waiting.append((row, written))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
-        await written
-
-    async def _write(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            fault: Exception | None = None
-            try:
-                await self._insert([row for row, _ in batch])
-            except Exception as error:  # whatever it is: nobody may wait for ever, or go on
-                fault = error
-            for _, written in batch:
-                if written.done():
-                    continue  # whoever asked has gone
-                if fault is None:
-                    written.set_result(None)
-                else:
-                    written.set_exception(fault)
-        self._writer = None
+        await self._gathering.add(row)
 
     async def _insert(self, rows: list[_Row]) -> None:
         try:

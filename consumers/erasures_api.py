@@ -20,6 +20,7 @@ from consumers.rules.times import rfc3339
 from runtime.access import Access
 from runtime.clock import ClockMs, now_ms
 from runtime.deliveries import Deliveries
+from runtime.gathering import Gathering
 from runtime.problems import Fault, Problem
 from runtime.sealing import IdType
 from runtime.settings import Settings
@@ -96,8 +97,8 @@ class Erasures:
         self._store = store
         self._deliveries = deliveries
         self._clock = clock
-        self._waiting: list[tuple[Erased, asyncio.Future[None]]] = []
-        self._suppressing: asyncio.Task[None] | None = None
+        # Each costs a write to the vault's disk.
+        self._suppressing: Gathering[Erased] = Gathering(self._suppress, AT_ONCE)
 
     async def start(self) -> None:
         """Ready to take requests."""
@@ -128,34 +129,12 @@ class Erasures:
         )
         request = ErasureRequested(erased.erasure_id, found.pid, now, reason, [erased.subject])
         await self._deliveries.send([(self._topic, found.pid, ERASURE_REQUESTED.encode(request))])
-        await self._suppress(erased)
+        await self._suppressing.add(erased)
         return erased.erasure_id.hex()
 
-    async def _suppress(self, erased: Erased) -> None:
-        """The identifier is suppressed, durably. Each costs a write to disk and waits for it: so
-        while one is under way the next ones gather, and nobody waits for more than two."""
-        done = asyncio.get_running_loop().create_future()
-        self._waiting.append((erased, done))
-        if self._suppressing is None:
-            self._suppressing = asyncio.create_task(self._suppress_waiting())
-        await done
-
-    async def _suppress_waiting(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-            fault: Exception | None = None
-            try:
-                await asyncio.to_thread(self._vault.suppress_erased, [each for each, _ in batch])
-            except Exception as error:  # whatever it is: nobody may wait for ever, or go on
-                fault = error
-            for _, done in batch:
-                if done.done():
-                    continue  # whoever asked has gone
-                if fault is None:
-                    done.set_result(None)
-                else:
-                    done.set_exception(fault)
-        self._suppressing = None
+    async def _suppress(self, erased: list[Erased]) -> None:
+        """The identifiers are suppressed, durably."""
+        await asyncio.to_thread(self._vault.suppress_erased, erased)
 
     async def read(self, erasure_id: str) -> ErasureState | None:
         """How far it is; None when nobody asked for it."""
