@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from headwater.recount import LISTED, Difference, differing_counters, minute_text
 from runtime.clickhouse import answering, connect
 from runtime.clock import ClockMs, now_ms
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.settings import Settings
 from schemas.codec import ACCEPTED, Malformed
 from schemas.counters import ERASED_PIDS, ERASED_RECORDS, FACT_TIME, KEPT_FROM, MINUTE_MS

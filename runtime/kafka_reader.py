@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from runtime.crash import crash
+from runtime.log_ends import ANSWER_WITHIN_S, log_ends
 from runtime.logs import get_logger
 from runtime.settings import Settings
 from schemas.errors import StoreRefused, StoreUnavailable
 
-ANSWER_WITHIN_S = 15.0
 STRANGER_WITHIN_S = 5.0
 REJOINS_WITHIN_S = 30.0
 """librdkafka 2.16 does not always come back to its group after a broker was down twice within some
@@ -32,41 +32,6 @@ RECONNECT_MS = 1000
 broker is left: it begins anew with the addresses it was given (metadata.recovery.strategy).
 Measured, Apache Kafka killed for 15 s: 290 lines at 100 ms, 32 at 1000; in both, a static member's
 next record came within 3 s of the broker's first answer."""
-
-
-def log_ends(
-    bootstrap_servers: str,
-    topic: str,
-    partitions: int | Iterable[int],
-    *,
-    within_s: float = ANSWER_WITHIN_S,
-    isolation: str = "read_uncommitted",
-) -> dict[int, tuple[int, int]]:
-    """Partition (so many, or these) -> (first offset, end), by default with records of unfinished
-    transactions.
-
-    A commit returns before its records may be read: whoever waits until the end of committed
-    records may see an end before what was just committed. Raises StoreUnavailable when Kafka does
-    not answer `within_s` for each.
-    """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": "headwater.ends",
-            "isolation.level": isolation,
-        }
-    )
-    wanted = range(partitions) if isinstance(partitions, int) else partitions
-    try:
-        return {
-            p: consumer.get_watermark_offsets(TopicPartition(topic, p), within_s) for p in wanted
-        }
-    except KafkaException as error:
-        raise StoreUnavailable(
-            f"Kafka did not tell the ends of {topic}: {error.args[0]}"
-        ) from error
-    finally:
-        consumer.close()
 
 
 @dataclass(slots=True)

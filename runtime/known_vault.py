@@ -9,7 +9,7 @@ know another (runtime/vault_rows.py). A lost vault is restored from its backup, 
 import asyncio
 import time
 
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.logs import get_logger
 from runtime.settings import Settings
 from runtime.vault import AsyncVault

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.settings import Kafka, Settings
 from runtime.topics_admin import ensure_topics
 from schemas.codec import (

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from runtime import transactions
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.processes import free_ports
 from runtime.settings import Kafka, Settings, TopicSettings
 from runtime.topics_admin import ensure_topics

@@ -10,7 +10,7 @@ from base64 import b64encode
 import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from schemas.errors import StoreUnavailable
 from tests.faults.copies import (
     copy,

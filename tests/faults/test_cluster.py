@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.processes import is_running
 from tests.kafka_cluster import BROKERS, KafkaCluster
 from tests.waiting import eventually

@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from headwater.verify import verify
 from runtime.clickhouse import connect
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.errors import StoreRefused, StoreUnavailable

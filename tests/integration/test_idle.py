@@ -18,7 +18,7 @@ from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
 from runtime.clock import now_ms
 from runtime.consent_overlay import ConsentOverlay
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.sealing import Person
 from runtime.settings import Profiles, Settings
 from runtime.vault import Erased, Identifier, Suppressed, Vault

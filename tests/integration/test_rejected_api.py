@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.codec import REJECTED

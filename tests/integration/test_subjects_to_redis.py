@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from runtime.embedded import EmbeddedStack, Wanted
-from runtime.kafka_reader import log_ends
+from runtime.log_ends import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.codec import CURSOR, SUBJECT
