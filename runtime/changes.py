@@ -58,15 +58,7 @@ class ChangeReader:
 
     def ends(self) -> dict[str, int]:
         """Of each topic the offset after the last record committed when this was called."""
-        found = {}
-        for topic in self.topics:
-            place = TopicPartition(topic, self._partition)
-            try:
-                with self._kafka.asked() as consumer:
-                    found[topic] = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)[1]
-            except KafkaException as error:
-                raise self._unavailable(topic, error.args[0].name()) from error
-        return found
+        return {topic: self._range(topic)[1] for topic in self.topics}
 
     def read(self, topic: str, from_offset: int, end_offset: int) -> tuple[list[Change], int]:
         """Some records from `from_offset` on, and the offset after them.
@@ -82,12 +74,7 @@ class ChangeReader:
 
     def pick(self, topic: str, offsets: Sequence[int]) -> dict[int, Change]:
         """The records at `offsets`, which rise; one that retention took is left out."""
-        place = TopicPartition(topic, self._partition)
-        try:
-            with self._kafka.asked() as consumer:
-                first, _ = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)
-        except KafkaException as error:
-            raise self._unavailable(topic, error.args[0].name()) from error
+        first, _ = self._range(topic)
         wanted = [offset for offset in offsets if offset >= first]
         found: dict[int, Change] = {}
         at = first
@@ -109,6 +96,15 @@ class ChangeReader:
     def close(self) -> None:
         """End the connection."""
         self._kafka.close()
+
+    def _range(self, topic: str) -> tuple[int, int]:
+        place = TopicPartition(topic, self._partition)
+        try:
+            with self._kafka.asked() as consumer:
+                found: tuple[int, int] = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)
+        except KafkaException as error:
+            raise self._unavailable(topic, error.args[0].name()) from error
+        return found
 
     def _read(
         self, consumer: Consumer, topic: str, from_offset: int, end_offset: int
