@@ -43,13 +43,6 @@ def served(
 
 
 @pytest.fixture
-def vault(served: Served) -> Iterator[Vault]:
-    found = Vault.from_settings(served.settings)
-    yield found
-    found.close()
-
-
-@pytest.fixture
 def people(fresh_name: Any) -> list[str]:
     return [f"{fresh_name('p')}@example.com" for _ in range(3)]
 

@@ -47,18 +47,6 @@ def served(
         client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
-@pytest.fixture
-def vault(served: Served) -> Iterator[Vault]:
-    found = Vault.from_settings(served.settings)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def who(fresh_name: Any) -> str:
-    return f"user:{fresh_name('who')}"
-
-
 def link(served: Served, who: str, **body: str) -> Any:
     headers = {"Authorization": f"Bearer {served.settings.http.keys['consent_desk']}"}
     body = {"subject": who, "kind": "preferences"} | body

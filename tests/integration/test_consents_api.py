@@ -65,18 +65,6 @@ def served(
         client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
-@pytest.fixture
-def vault(served: Served) -> Iterator[Vault]:
-    found = Vault.from_settings(served.settings)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def who(fresh_name: Any) -> str:
-    return f"user:{fresh_name('who')}"
-
-
 def post(served: Served, body: object, role: str = "consent_desk") -> httpx.Response:
     headers = {"Authorization": f"Bearer {KEYS[role]}"}
     return httpx.post(f"{served.url}/v1/consents", json=body, headers=headers, timeout=30)

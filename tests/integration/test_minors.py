@@ -52,18 +52,6 @@ def served(
         client.command(f"DROP DATABASE {made.clickhouse.database}")
 
 
-@pytest.fixture
-def vault(served: Served) -> Iterator[Vault]:
-    found = Vault.from_settings(served.settings)
-    yield found
-    found.close()
-
-
-@pytest.fixture
-def who(fresh_name: Any) -> str:
-    return f"user:{fresh_name('who')}"
-
-
 def grant(served: Served, who: str, **proof: str) -> httpx.Response:
     return post(served, GRANT | {"subject": who, "proof": PROVEN | proof})
 
