@@ -1,0 +1,129 @@
+"""Does this message go to this person now, later or never?
+
+What forbids it is asked in a fixed order, from what holds for good to what passes; the first to
+forbid it decides, and says by which values. Quiet hours hold a message until they are over, and it
+is asked of anew then; everything else drops it: a reminder that comes days later helps nobody.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from consumers.rules.local_time import Quiet, Zone, day_began_ms, quiet_until_ms, week_began_ms
+
+Value = str | int | bool
+
+Rule = Literal[
+    "erased",
+    "unknown_person",
+    "held_out",
+    "suppressed",
+    "no_address",
+    "purpose",
+    "subscription",
+    "purchase_since",
+    "too_late",
+    "quiet_hours",
+    "day_cap",
+    "week_cap",
+    "store_unavailable",
+    "channel_unavailable",
+    "channel_unknown",
+    "refused_by_channel",
+    "template_fault",
+    "interrupted",
+]
+"""What may decide over a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Go:
+    """Nothing forbids it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Not before `until_ms`; then everything is asked anew."""
+
+    until_ms: int
+    rule: Rule
+    values: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Never."""
+
+    rule: Rule
+    values: Mapping[str, Value]
+
+
+Decision = Go | Held | Dropped
+GO = Go()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a person hears, and when not; counts are for each channel."""
+
+    most_a_day: int
+    most_a_week: int
+    quiet: Quiet
+    latest_ms: int
+    """A message that was due so long ago is not sent any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Since when messages count against the limits, in the person's zone."""
+
+    day_ms: int
+    week_ms: int
+
+
+def decide_by_purchase(anchor_at_ms: int, ordered_at_ms: Iterable[int]) -> Decision:
+    """Who bought after what the message is about does not hear of it."""
+    later = [at_ms for at_ms in ordered_at_ms if at_ms >= anchor_at_ms]
+    if later:
+        return Dropped("purchase_since", {"ordered_at_ms": max(later), "since_ms": anchor_at_ms})
+    return GO
+
+
+def decide_by_time(due_at_ms: int, now_ms: int, zone: Zone, limits: Limits) -> Decision:
+    """Too late, in the quiet hours of the person, or in time."""
+    late_ms = now_ms - due_at_ms
+    if late_ms > limits.latest_ms:
+        return Dropped("too_late", {"due_at_ms": due_at_ms, "latest_ms": limits.latest_ms})
+    until_ms = quiet_until_ms(now_ms, zone.rules, limits.quiet)
+    if until_ms is not None:
+        values = {"timezone": zone.name, "timezone_by": zone.known_by}
+        return Held(until_ms, "quiet_hours", values)
+    return GO
+
+
+def window_of(now_ms: int, zone: Zone) -> Window:
+    """The calendar day and week of the person."""
+    return Window(day_began_ms(now_ms, zone.rules), week_began_ms(now_ms, zone.rules))
+
+
+def decide_by_caps(
+    sent_at_ms: Iterable[int], window: Window, zone: Zone, limits: Limits
+) -> Decision:
+    """Whether one message more is too many, on a channel on which these went."""
+    sent = list(sent_at_ms)
+    today = sum(at_ms >= window.day_ms for at_ms in sent)
+    this_week = sum(at_ms >= window.week_ms for at_ms in sent)
+    where: dict[str, Value] = {"timezone": zone.name, "timezone_by": zone.known_by}
+    if today >= limits.most_a_day:
+        return Dropped("day_cap", {"sent": today, "most": limits.most_a_day, **where})
+    if this_week >= limits.most_a_week:
+        return Dropped("week_cap", {"sent": this_week, "most": limits.most_a_week, **where})
+    return GO
+
+
+def retry_after_ms(tries: int, chance: float) -> int:
+    """How long to wait after the `tries`-th failure: twice as long each time, from 5 s to an hour,
+    and somewhere in the upper half of it as `chance` (0 to 1) says, so that many who failed at once
+    do not come back at once."""
+    longest_ms = min(5000 * 2 ** min(tries - 1, 20), 3_600_000)
+    return int(longest_ms * (0.5 + chance / 2))
