@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import fastavro
 import msgspec
 
-from schemas import events, requests, subjects
+from schemas import events, journeys, requests, subjects
 from schemas.compiled import Compiler, Reader, Writer
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -46,8 +46,10 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         requests.ConsentChanged,
         requests.ErasureRequested,
         requests.Erased,
+        journeys.CartLine,
+        journeys.JourneyDue,
     )
-} | {"Spent": subjects.Money, "Refunded": subjects.Money}
+} | dict.fromkeys(("Spent", "Refunded", "Total"), subjects.Money)
 
 
 class Malformed(Exception):
@@ -180,3 +182,4 @@ PARKED: Codec[subjects.Parked] = Codec(subjects.Parked)
 CONSENT_CHANGED: Codec[requests.ConsentChanged] = Codec(requests.ConsentChanged)
 ERASURE_REQUESTED: Codec[requests.ErasureRequested] = Codec(requests.ErasureRequested)
 ERASED: Codec[requests.Erased] = Codec(requests.Erased)
+JOURNEY_DUE: Codec[journeys.JourneyDue] = Codec(journeys.JourneyDue)

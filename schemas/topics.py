@@ -55,6 +55,10 @@ class Topics:
         return f"{self.prefix}events.rejected"
 
     @property
+    def journeys(self) -> str:
+        return f"{self.prefix}journeys.due"
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """What a lane reads, in the order in which it prefers to apply them."""
         return (self.erasures, self.consents, self.collected)
@@ -74,6 +78,7 @@ class Topics:
                 max_message_bytes=2 * 1_048_576,
             ),
             Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
+            Topic(self.journeys, ("JourneyDue",), "pid", 7 * DAY_MS),
             Topic(
                 self.subjects,
                 ("Subject", "Cursor", "Sightings", "Parked"),

@@ -31,6 +31,7 @@ CODECS: list[Codec[Any]] = [
     codec.CONSENT_CHANGED,
     codec.ERASURE_REQUESTED,
     codec.RETRACTED,
+    codec.JOURNEY_DUE,
 ]
 each_codec = pytest.mark.parametrize("each", CODECS, ids=lambda each: each.schema["name"])
 LONGS = st.integers(-(2**63), 2**63 - 1)
