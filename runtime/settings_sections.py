@@ -229,6 +229,9 @@ class Time(Section):
 
     deduplication_hours: int = Field(72, ge=1, le=720, description="of received time")
     visit_gap_minutes: int = Field(30, ge=1, le=1440, description="without an event; event time")
+    history_days: int = Field(
+        30, ge=1, le=90, description="what a person did is kept event by event for so long"
+    )
     late_grant_minutes: int = Field(
         10, ge=0, le=10, description="after an event came, a grant still releases it; 0: never"
     )

@@ -53,6 +53,23 @@ class Consent(msgspec.Struct, frozen=True, gc=False):
     recorded_at_ms: int
 
 
+class Purchase(msgspec.Struct, frozen=True, gc=False):
+    """An order, once for each order_id, or a refund.
+
+    `key` is the hash of its order_id, or the first 8 bytes of the event_id where it names none;
+    `tie` are these in any case. The amount is in millionths, 0 where none was said (then without a
+    currency); `campaign` is the one that it belongs to.
+    """
+
+    key: bytes
+    tie: bytes
+    occurred_at_ms: int
+    amount_micro: int
+    currency: str
+    campaign: str
+    is_refund: bool
+
+
 class Subject(msgspec.Struct, frozen=True, gc=False):
     """One person as the log knows them; see subjects.avsc."""
 
@@ -71,6 +88,10 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     order_keys: bytes
     visit_campaigns: list[str]
     visits: bytes
+    activity_texts: list[str] = []
+    activity: bytes = b""
+    purchases: list[Purchase] = []
+    wake_at_ms: int = 0
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -22,6 +22,7 @@ from streams.lane import Apply, Lane, LaneSettings
 from streams.rules.admit import Rules
 from streams.rules.gate import gate_from_bases
 
+DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 
@@ -51,7 +52,9 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
         generation=settings.kafka.generation,
         barrier_s=settings.kafka.barrier_ms / 1000,
         deduplication_ms=settings.time.deduplication_hours * HOUR_MS,
-        rules=Rules(gate, settings.time.visit_gap_minutes * MINUTE_MS),
+        rules=Rules(
+            gate, settings.time.visit_gap_minutes * MINUTE_MS, settings.time.history_days * DAY_MS
+        ),
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,
     )

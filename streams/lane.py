@@ -21,18 +21,9 @@ from runtime.crash import crash
 from runtime.lanes import Batch
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
-from schemas.codec import CURSOR, PARKED, SIGHTINGS
 from schemas.errors import StoreRefused
 from schemas.partitioning import partition_of
-from schemas.subjects import (
-    CURSOR_KEY,
-    WRITER_KEY,
-    Cursor,
-    Position,
-    parked_key,
-    seen_key,
-)
-from schemas.subjects import Withheld as WithheldCount
+from schemas.subjects import WRITER_KEY
 from streams.catch_up import CatchUp
 from streams.lane_settings import LaneSettings as LaneSettings
 from streams.outputs import Outputs
@@ -40,12 +31,16 @@ from streams.parked_to_accepted import release_due
 from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
 from streams.rules.parking import Parking
-from streams.rules.person import Person, write_person
+from streams.rules.person import Person
 from streams.rules.rebuild import rebuild
+from streams.rules.wakes import Wakes
+from streams.written_memory import write_memory
 
 RECORDS_A_SLICE = 2_000
 BATCHES_WAITING = 4
 BEHIND_BARRIERS = 2
+WAKES_A_BARRIER = 10_000
+LOOK_AT_WAKES_S = 0.25
 LATEST_S = 1.5
 """A lane commits so many barriers later for each batch that waits here, and by this, which is the
 most, while the log has more than was fetched: a person who changes often is written less often,
@@ -66,6 +61,7 @@ class Lane(Outputs):
         self.people: dict[bytes, Person] = {}
         self.memory = Memory(settings.deduplication_ms)
         self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
+        self.wakes = Wakes()
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -130,6 +126,7 @@ class Lane(Outputs):
         )
         self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
         self.withheld, self.parking = rebuilt.withheld, rebuilt.parking
+        self.wakes = Wakes(self.people.values())
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets
         self.committed_offsets = dict(rebuilt.next_offsets)
@@ -170,8 +167,8 @@ class Lane(Outputs):
         loop = asyncio.get_running_loop()
         await self._release()  # of what the last owner applied
         while not self._is_closing:
-            wait_s = max(0.0, self._commit_at_s() - loop.time()) if self.is_touched else None
-            came = await self._next(wait_s)
+            came = await self._next(self._wait_s(loop.time()))
+            self._wake(loop.time())
             if came is not None and not self._is_closing:
                 number, batch = came
                 self._is_behind = batch.is_behind
@@ -182,6 +179,23 @@ class Lane(Outputs):
                         break
             await self._barrier_if_due(loop.time())
         await self._barrier()
+
+    def _wait_s(self, now_s: float) -> float | None:
+        """How long at most to wait for a batch; None: as long as it takes."""
+        waits = [self._commit_at_s() - now_s] if self.is_touched else []
+        at_ms = self.wakes.next_ms()
+        if at_ms is not None:
+            # Looked at again before it is due: another clock may run faster than the loop's.
+            waits.append(min((at_ms - self.settings.clock_ms()) / 1000, LOOK_AT_WAKES_S))
+        return max(0.0, min(waits)) if waits else None
+
+    def _wake(self, now_s: float) -> None:
+        """Whoever is due by time counts as changed: the next barrier settles them."""
+        woken = self.wakes.due(self.people, self.settings.clock_ms(), WAKES_A_BARRIER)
+        for person in woken:
+            self.changed[person.pid] = person
+        if woken and not self.is_touched:
+            self.is_touched, self._due_s = True, now_s
 
     async def _know_before(self, number: int) -> None:
         await self._catch_up.before(
@@ -302,7 +316,7 @@ class Lane(Outputs):
     async def _barrier(self) -> None:
         if not self.is_touched:
             return
-        self._write_memory()
+        write_memory(self)
         self.is_touched = False
         offsets = dict(self.next_offsets)
         took_s = await self._in_thread(self.producer.commit)
@@ -315,36 +329,6 @@ class Lane(Outputs):
         gauge("headwater_lane_committed_at_seconds").labels(label).set(
             self.settings.clock_ms() / 1000
         )
-
-    def _write_memory(self) -> None:
-        send, p, topic = self.producer.send, self.p, self.settings.topics.subjects
-        produce = self.producer.produce
-        now_ms = self.settings.clock_ms()
-        for pid, person in self.changed.items():
-            record = write_person(person)
-            try:
-                produce(topic, record, pid, p)
-            except BufferError:
-                send(topic, record, pid, p)
-        self.changed.clear()
-        sightings = self.memory.take_fresh(self.seq)
-        if sightings is not None:
-            send(topic, SIGHTINGS.encode(sightings), seen_key(self.seq), p)
-        for seq in self.memory.forget_expired(now_ms):
-            send(topic, None, seen_key(seq), p)
-        self.parking.expire(min(now_ms, self.memory.newest_received_at_ms))
-        for pid, parked in self.parking.take_changed():
-            send(topic, PARKED.encode(parked) if parked else None, parked_key(pid), p)
-        cursor = Cursor(
-            self.settings.generation,
-            self.seq,
-            [Position(*item) for item in sorted(self.next_offsets.items())],
-            now_ms,
-            self.memory.newest_received_at_ms,
-            self.producer.transactional_id,
-            [WithheldCount(at.purpose, n, at.reason) for at, n in self.withheld.items()],
-        )
-        send(topic, CURSOR.encode(cursor), CURSOR_KEY, p)
 
     def _fault(self, why: str) -> NoReturn:
         crash(why, lane=self.p)

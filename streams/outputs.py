@@ -9,9 +9,11 @@ from schemas.codec import REJECTED, RETRACTED
 from schemas.events import Rejected, Retracted
 from schemas.subjects import Consent
 from streams.lane_settings import LaneSettings
+from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import Refused, Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
+from streams.rules.wakes import Wakes
 
 LONGEST_SOURCE = 64  # as settings allow
 
@@ -27,7 +29,10 @@ class Outputs:
     withheld: dict[Withheld, int]
     people: dict[bytes, Person]
     changed: dict[bytes, Person]  # to be written at the barrier
+    memory: Memory
     parking: Parking
+    wakes: Wakes
+    next_offsets: dict[str, int]
     is_touched: bool  # something is applied and not yet committed
 
     def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:

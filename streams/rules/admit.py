@@ -14,10 +14,11 @@ Pure but for the person and the memory it is handed, which it changes in place.
 
 from dataclasses import dataclass
 
-from schemas.events import EMAIL_EVENTS, Collected, VisitChange
+from schemas.activity import MAY_PROFILE
+from schemas.events import EMAIL_EVENTS, NO_CAMPAIGN, Collected, VisitChange
 from streams.rules.capacity import FULL, has_room
 from streams.rules.deduplicate import Recognises
-from streams.rules.enrich import campaign_of, visit_with
+from streams.rules.enrich import campaign_of, thing_of, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
@@ -36,6 +37,8 @@ class Rules:
 
     gate: Gate
     visit_gap_ms: int
+    history_ms: int = 30 * 86_400_000
+    """So long activity is kept, of event time."""
 
 
 def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) -> Outcome:
@@ -70,20 +73,33 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     if not has_room(person, money):
         return FULL
 
-    fold_times(person, event.occurred_at_ms)
+    at_ms = event.occurred_at_ms
+    fold_times(person, at_ms)
     is_repeat_order = False
-    if name == "Order Completed":
-        order_id = clear.properties.order_id if clear.properties is not None else None
-        is_repeat_order = fold_order(person, order_id, money)
-    elif name == "Order Refunded":
-        fold_refund(person, money)
+    properties = clear.properties
+    if name in _WITH_MONEY:
+        order_id = properties.order_id if properties is not None else None
+        if name == "Order Completed":
+            is_repeat_order = fold_order(person, event, order_id, money, campaign_id)
+        else:
+            fold_refund(person, event, order_id, money, campaign_id)
     visit_changes = (
         _NO_CHANGES
         if name in EMAIL_EVENTS
-        else visit_with(
-            person, event.occurred_at_ms, event.event_id, campaign_id, rules.visit_gap_ms
-        )
+        else visit_with(person, at_ms, event.event_id, campaign_id, rules.visit_gap_ms)
     )
+    activity_name = name or _VIEWS.get(event.type)
+    if activity_name is not None and at_ms > event.received_at_ms - rules.history_ms:
+        category, product = ("", "") if properties is None else thing_of(properties)
+        person.size += person.activity.add(
+            at_ms,
+            event.event_id,
+            activity_name,
+            "" if campaign_id is NO_CAMPAIGN else campaign_id,
+            category,
+            product,
+            MAY_PROFILE if gate.profiles else 0,
+        )
     if gate.profiles:
         if event.traits:
             fold_traits(person, event)
@@ -96,3 +112,4 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
 
 _NO_CHANGES: list[VisitChange] = []
 _WITH_MONEY = frozenset({"Order Completed", "Order Refunded"})
+_VIEWS = {"page": "page", "screen": "screen"}

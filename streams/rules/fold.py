@@ -6,12 +6,17 @@ Every fold is the same for any order of the same events: sums, earliest and late
 
 from hashlib import blake2b
 
+import msgspec
+
+from schemas.activity import TIE_BYTES
 from schemas.events import Collected
-from schemas.subjects import Trait
+from schemas.subjects import Purchase, Trait
+from streams.rules.activity import MOST_BYTES_A_CHARACTER
 from streams.rules.person import ORDER_KEY_BYTES, Person
 from streams.rules.validate import Money, Scalar
 
 TRAIT_BYTES = 48  # at most, beside what is sealed
+PURCHASE_BYTES = 44  # at most, beside its campaign
 
 
 def fold_times(person: Person, occurred_at_ms: int) -> None:
@@ -25,14 +30,17 @@ def fold_times(person: Person, occurred_at_ms: int) -> None:
     person.events += 1
 
 
-def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
+def fold_order(
+    person: Person, event: Collected, order_id: Scalar, money: Money | None, campaign_id: str
+) -> bool:
     """Add an order; True, and nothing added, when this order_id was already counted.
 
     An order without an id is an order of its own.
     """
-    if order_id is not None and order_id != "":
-        key = blake2b(str(order_id).encode(), digest_size=ORDER_KEY_BYTES).digest()
+    key = _order_key(order_id)
+    if key is not None:
         if key in person.order_keys:
+            _begin_earlier(person, key, event)
             return True
         person.order_keys.add(key)
         person.size += ORDER_KEY_BYTES
@@ -41,16 +49,57 @@ def fold_order(person: Person, order_id: Scalar, money: Money | None) -> bool:
     if money is not None:
         spent = person.spent
         spent[money.currency] = spent.get(money.currency, 0) + money.amount_micro
+    _add_purchase(person, event, key, money, campaign_id, is_refund=False)
     return False
 
 
-def fold_refund(person: Person, money: Money | None) -> None:
-    """Add a refund."""
+def fold_refund(
+    person: Person, event: Collected, order_id: Scalar, money: Money | None, campaign_id: str
+) -> None:
+    """Add a refund; `order_id` says of what."""
     person.refunds += 1
     person.settled = None
     if money is not None:
         refunded = person.refunded
         refunded[money.currency] = refunded.get(money.currency, 0) + money.amount_micro
+    _add_purchase(person, event, _order_key(order_id), money, campaign_id, is_refund=True)
+
+
+def _order_key(order_id: Scalar) -> bytes | None:
+    if order_id is None or order_id == "":
+        return None
+    return blake2b(str(order_id).encode(), digest_size=ORDER_KEY_BYTES).digest()
+
+
+def _begin_earlier(person: Person, key: bytes, event: Collected) -> None:
+    """An order happened when it was first stated, whichever of its calls arrived first."""
+    stamp = (event.occurred_at_ms, event.event_id[:TIE_BYTES])
+    for at, known in enumerate(person.purchases):
+        if known.key == key and not known.is_refund and stamp < (known.occurred_at_ms, known.tie):
+            person.purchases[at] = msgspec.structs.replace(
+                known, occurred_at_ms=stamp[0], tie=stamp[1]
+            )
+            person.rare = None
+
+
+def _add_purchase(
+    person: Person,
+    event: Collected,
+    key: bytes | None,
+    money: Money | None,
+    campaign_id: str,
+    *,
+    is_refund: bool,
+) -> None:
+    tie = event.event_id[:TIE_BYTES]
+    amount_micro, currency = (0, "") if money is None else (money.amount_micro, money.currency)
+    person.purchases.append(
+        Purchase(
+            key or tie, tie, event.occurred_at_ms, amount_micro, currency, campaign_id, is_refund
+        )
+    )
+    person.size += PURCHASE_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
+    person.rare = None
 
 
 def fold_traits(person: Person, event: Collected) -> None:

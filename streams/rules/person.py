@@ -8,8 +8,9 @@ import struct
 from typing import NamedTuple
 
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Money, Subject, Trait
+from schemas.subjects import Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
+from streams.rules.activity import Activity
 
 _VISIT = struct.Struct(">qq16sH")
 VISIT_BYTES = _VISIT.size
@@ -44,6 +45,8 @@ class Person:
     """One person's facts while a lane works on them. Amounts in millionths of the currency."""
 
     __slots__ = (
+        "activity",
+        "activity_since_ms",
         "consents",
         "decided",
         "erased_at_ms",
@@ -53,6 +56,8 @@ class Person:
         "order_keys",
         "orders",
         "pid",
+        "purchases",
+        "rare",
         "refunded",
         "refunds",
         "segments",
@@ -61,6 +66,8 @@ class Person:
         "spent",
         "traits",
         "visits",
+        "wake_at_ms",
+        "wake_entry_ms",
     )
 
     def __init__(self, pid: bytes) -> None:
@@ -79,8 +86,15 @@ class Person:
         self.decided: Decided | None = None  # of `consents`; None until needed, and after a change
         self.order_keys: set[bytes] = set()
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
-        # The bytes of what most events leave alone (orders to order_keys), or None after a change.
+        self.activity = Activity()
+        self.activity_since_ms = 0  # nothing of the activity is older; 0: not known
+        self.purchases: list[Purchase] = []
+        self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
+        self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
+        # The bytes of what most events leave alone (orders to order_keys), or None after a change;
+        # and of what few people have (purchases and all after it).
         self.settled: bytes | None = None
+        self.rare: bytes | None = _NOTHING_RARE
         self.size = 0  # bytes of its last record, and at most what was added since
 
     def erase(self, at_ms: int) -> None:
@@ -91,6 +105,10 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
+_write_rare = SUBJECT.part_writer("purchases", "wake_at_ms")
+_NOTHING_RARE = _write_rare(
+    Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
+)
 _pack_visit = _VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
@@ -117,6 +135,9 @@ def write_person(person: Person) -> bytes:
         seen = around + _pack_visit(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0)
     else:
         seen = _visits_as_written(visits)
+    rare = person.rare
+    if rare is None:
+        rare = person.rare = _write_rare(_subject_of(person, [], b""))
     record = b"".join(
         (
             _HEADER,
@@ -127,6 +148,8 @@ def write_person(person: Person) -> bytes:
             write_long(person.events),
             settled,
             seen,
+            person.activity.written(),
+            rare,
         )
     )
     person.size = len(record)
@@ -197,6 +220,10 @@ def _subject_of(person: Person, visit_campaigns: list[str], visits: bytes) -> Su
         b"".join(sorted(person.order_keys)) if person.order_keys else b"",
         visit_campaigns,
         visits,
+        person.activity.texts,
+        bytes(person.activity.packed),
+        person.purchases,
+        person.wake_at_ms,
     )
 
 
@@ -222,4 +249,9 @@ def subject_to_person(subject: Subject) -> Person:
         Visit(started_at_ms, ended_at_ms, first_id, subject.visit_campaigns[campaign])
         for started_at_ms, ended_at_ms, first_id, campaign in _VISIT.iter_unpack(subject.visits)
     ]
+    person.activity = Activity(list(subject.activity_texts), subject.activity)
+    person.activity_since_ms = 1  # of unknown age: looked at when it is settled next
+    person.purchases = list(subject.purchases)
+    person.wake_at_ms = subject.wake_at_ms
+    person.rare = None
     return person

@@ -27,6 +27,8 @@ class ClearProperties(msgspec.Struct, gc=False):
     total: Scalar = None
     revenue: Scalar = None
     value: Scalar = None
+    category: Scalar = None
+    product_id: Scalar = None
 
 
 class ClearCampaign(msgspec.Struct, gc=False):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Trait
+from schemas.subjects import Consent, Purchase, Trait
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
@@ -29,6 +29,8 @@ KEYS = st.binary(min_size=8, max_size=8)
 TEXTS = st.text(max_size=30)
 VISITS = st.builds(Visit, LONGS, LONGS, IDS, TEXTS)
 TRAITS = st.builds(Trait, KEYS, LONGS, IDS, st.binary(max_size=100))
+ENTRIES = st.tuples(LONGS, IDS, TEXTS, TEXTS, TEXTS, TEXTS, st.integers(0, 255))
+PURCHASES = st.builds(Purchase, KEYS, KEYS, LONGS, LONGS, TEXTS, TEXTS, st.booleans())
 CONSENTS = st.builds(Consent, TEXTS, TEXTS, LONGS, st.none() | LONGS, LONGS)
 AMOUNTS = st.dictionaries(TEXTS, LONGS, max_size=3)
 
@@ -48,10 +50,15 @@ def people(draw: st.DrawFn) -> Person:
     person.consents = draw(st.lists(CONSENTS, max_size=3))
     person.order_keys = draw(st.sets(KEYS, max_size=5))
     person.visits = draw(st.lists(VISITS, max_size=6))
+    for entry in draw(st.lists(ENTRIES, max_size=40)):
+        person.activity.add(*entry)
+    person.purchases = draw(st.lists(PURCHASES, max_size=3))
+    person.wake_at_ms = draw(LONGS)
+    person.rare = None
     return person
 
 
-KEPT = ("settled", "size")
+KEPT = ("settled", "rare", "size", "activity_since_ms", "wake_entry_ms")
 
 
 def facts(person: Person) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""What follows for a person from what happened, and from time passing?
+
+A lane settles each person who changed once a barrier, right before it writes them: whatever the
+events of a barrier add up to is decided from the person as they are then, and told in the same
+transaction. So it costs nothing for each event, and a person who is due by time needs no record of
+its own: they count as changed (streams/rules/wakes.py), and are settled like everybody else.
+"""
+
+from streams.outputs import Outputs
+from streams.rules.activity import MOST_ENTRIES
+from streams.rules.person import Person
+
+DAY_MS = 86_400_000
+
+
+def settle(lane: Outputs, person: Person, now_ms: int) -> None:
+    """What is said of `person` is what their facts say at `now_ms`, UTC ms of the lane's clock."""
+    if person.erased_at_ms is not None:
+        return
+    _forget_old(person, now_ms - lane.settings.rules.history_ms)
+
+
+def _forget_old(person: Person, horizon_ms: int) -> None:
+    # Once a day at most: what is a day too old does no harm, and looking costs.
+    if not person.activity_since_ms:
+        person.activity_since_ms = horizon_ms
+    elif person.activity_since_ms < horizon_ms - DAY_MS or len(person.activity) > MOST_ENTRIES:
+        person.activity.forget(horizon_ms)
+        person.activity_since_ms = horizon_ms

@@ -1,0 +1,61 @@
+"""Is what a person did lately kept whole, in any order, and no longer than it should?"""
+
+import random
+
+from schemas.activity import Entry
+from streams.rules.activity import MOST_ENTRIES, Activity
+
+DAY_MS = 86_400_000
+
+
+def _entries(count: int, chance: random.Random) -> list[Entry]:
+    return [
+        Entry(
+            chance.randrange(40 * DAY_MS),
+            at.to_bytes(8, "big"),
+            chance.choice(("page", "Product Viewed", "Order Completed")),
+            chance.choice(("", "spring")),
+            chance.choice(("", "shoes", "hats")),
+            f"p{chance.randrange(60)}",
+            chance.randrange(2),
+        )
+        for at in range(count)
+    ]
+
+
+def _with(entries: list[Entry]) -> Activity:
+    activity = Activity()
+    for entry in entries:
+        activity.add(*entry)
+    return activity
+
+
+def test_any_order_gives_the_same_set_and_nothing_is_lost() -> None:
+    chance = random.Random(5)
+    entries = _entries(300, chance)  # more texts than a short list holds
+    shuffled = entries.copy()
+    chance.shuffle(shuffled)
+    assert _with(entries) == _with(shuffled)
+    assert sorted(_with(shuffled)) == sorted(entries)
+    again = Activity(_with(shuffled).texts, bytes(_with(shuffled).packed))
+    again.add(*entries[0]._replace(product="another"))
+    assert len(again) == 301
+    assert {entry.product for entry in again} == {entry.product for entry in entries} | {"another"}
+
+
+def test_what_is_too_old_goes_with_its_texts() -> None:
+    entries = _entries(200, random.Random(6))
+    activity = _with(entries)
+    assert activity.forget(39 * DAY_MS)
+    kept = [entry for entry in entries if entry.occurred_at_ms >= 39 * DAY_MS]
+    assert 0 < len(kept) < 20
+    assert sorted(activity) == sorted(kept)
+    assert set(activity.texts) == {text for entry in kept for text in entry[2:6]}
+    assert not activity.forget(39 * DAY_MS)
+
+
+def test_of_too_many_the_newest_stay() -> None:
+    entries = _entries(MOST_ENTRIES + 50, random.Random(7))
+    activity = _with(entries)
+    assert activity.forget(0)
+    assert sorted(activity) == sorted(entries)[50:]
