@@ -19,6 +19,7 @@ from runtime.purposes import explain, purposes_in_force
 from runtime.settings import Fields, Settings
 from runtime.topics_admin import retention_ms_of, topic_configs
 from schemas.codec import VERSIONS
+from schemas.events import MADE_CONTEXT
 from schemas.held import Held, Layout, column, fields_of
 from schemas.topics import DAY_MS, Topic
 from sinks import profile_store
@@ -104,8 +105,13 @@ def _spelt_out(field: Held, configured: Fields) -> Iterator[Held]:
     if part == field.name:
         yield field
         return
+    made = MADE_CONTEXT if part == "context" else {}
+    ours = {name.partition(".")[0] for name in made}
     for name in getattr(configured, part).clear:
-        yield replace(field, name=f"{field.name}.{name}")
+        if name not in ours:
+            yield replace(field, name=f"{field.name}.{name}")
+    for name, meaning in made.items():
+        yield replace(field, name=f"{field.name}.{name}", meaning=meaning)
 
 
 def _topics(settings: Settings) -> Iterator[Place]:

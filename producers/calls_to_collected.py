@@ -13,9 +13,11 @@ from typing import Self
 from uuid import uuid4
 
 from producers.calls_to_consents import StatedConsents, heard_at_ms
+from producers.rules.addresses import is_trusted_by, networks_of
 from producers.rules.bodies import Body
 from producers.rules.call_keys import CallKeys
 from producers.rules.calls import Arrival, CallRules, Checked, Refused, check_call
+from producers.rules.enrichment import MADE, Enricher, Requester
 from producers.rules.quota import Quota
 from producers.rules.split import ClearNames
 from producers.rules.stated import Categories
@@ -65,6 +67,9 @@ class Collector:
         new_message_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self.clock = clock
+        self.enricher = Enricher(clock())
+        self.asks_peers = settings.http.country_from_peer
+        self.is_trusted_proxy = is_trusted_by(networks_of(settings.http.trusted_proxies))
         self._vault = vault
         self._known_vault = KnownVault(settings, vault)
         self._deliveries = deliveries
@@ -73,7 +78,7 @@ class Collector:
             CallKeys.of(pepper),
             ClearNames(
                 frozenset(settings.fields.properties.clear),
-                frozenset(settings.fields.context.clear),
+                frozenset(settings.fields.context.clear) - MADE,
                 frozenset(settings.fields.traits.clear),
             ),
             TimeLimits(
@@ -82,6 +87,7 @@ class Collector:
             ),
             new_message_id,
             categories_of(settings),
+            self.enricher,
         )
         self._overlay = ConsentOverlay(settings)
         self._consents = StatedConsents(vault, ConsentDesk(settings, self._overlay, deliveries))
@@ -141,10 +147,12 @@ class Collector:
         received_at_ms: int,
         *,
         has_gpc: bool = False,
+        requester: Requester | None = None,
     ) -> None:
         """Every valid call of `body` is in events.collected, every other one's place and reason in
         events.rejected; what changed of consent is in force. `kind` is the type that the route
-        gives, None for a batch; `has_gpc` tells that the request bore Sec-GPC."""
+        gives, None for a batch; `has_gpc` tells that the request bore Sec-GPC, `requester` what is
+        known of it if a person's own device sent it."""
         checked: list[Checked] = []
         records: list[Record] = []
         for index, call in enumerate(body.calls):
@@ -156,6 +164,7 @@ class Collector:
                 kind,
                 body.context,
                 has_gpc,
+                requester,
             )
             found = check_call(call, arrival, self._rules)
             if isinstance(found, Checked):

@@ -14,9 +14,11 @@ from fastapi import APIRouter, Request, Response
 from starlette.requests import ClientDisconnect
 
 from producers.calls_to_collected import Collector, Sender
+from producers.rules.addresses import client_address
 from producers.rules.bodies import BodyFault, read_body
 from producers.rules.call_fields import TYPES
 from producers.rules.collect_schema import request_body
+from producers.rules.enrichment import Requester
 from runtime.logs import get_logger
 from runtime.problems import RETRY_AFTER_S, Fault, Problem, problem_answer
 from schemas.errors import StoreRefused, StoreUnavailable
@@ -135,7 +137,25 @@ class _Route:
                 headers={"Retry-After": str(max(1, math.ceil(wait_s)))},
             )
         has_gpc = request.headers.get("sec-gpc") == "1"
-        await self._collector.collect(body, sender, self._kind, received_at_ms, has_gpc=has_gpc)
+        await self._collector.collect(
+            body,
+            sender,
+            self._kind,
+            received_at_ms,
+            has_gpc=has_gpc,
+            requester=self._requester_of(request, received_at_ms),
+        )
+
+    def _requester_of(self, request: Request, now_ms: int) -> Requester | None:
+        """What the sender's address and user agent tell; neither goes further than here."""
+        agent = request.headers.get("user-agent", "")
+        address = ""
+        if self._collector.asks_peers and request.client is not None:
+            forwarded_for = request.headers.getlist("x-forwarded-for")
+            address = client_address(
+                request.client.host, forwarded_for, self._collector.is_trusted_proxy
+            )
+        return self._collector.enricher.requester_of(agent, address, now_ms)
 
 
 def _require(sender: Sender | None) -> Sender:

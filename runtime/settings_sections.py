@@ -4,6 +4,7 @@ A name, a type, limits and a default each; headwater.example.toml explains them 
 they are read, and what is said of a wrong one, is in runtime/settings.py.
 """
 
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
@@ -81,6 +82,24 @@ class Http(Section):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535, description="0 takes a free one")
     keys: dict[Role, str] = Field(default_factory=dict, description="API key of each role")
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="addresses and networks whose X-Forwarded-For is believed"
+    )
+    country_from_peer: bool = Field(
+        True, description="a browser's own address tells the country when its calls state none"
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for each in proxies:
+            try:
+                ip_network(each)
+            except ValueError:
+                raise ValueError(
+                    f"{each}: expected an address or network like 10.0.0.0/8"
+                ) from None
+        return proxies
 
 
 class Metrics(Section):

@@ -7,12 +7,23 @@ field, units and meaning stand in the Avro files beside this module; these types
 order, which a test holds.
 """
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 
 from schemas.subjects import Consent
 
 NO_CAMPAIGN = "(none)"
 """The campaign of an event that names none; listed like any other."""
+
+MADE_CONTEXT: Final[Mapping[str, str]] = {
+    "channel": "Way by which they came, like organic_search; made of campaign and referrer",
+    "country": "ISO 3166 code of the country of the IP address, which itself is dropped",
+    "device.type": "desktop, mobile, tablet, bot or other, by the user agent, which is dropped",
+    "timezone": "IANA name of the time zone, as the call states it",
+}
+"""What the collector puts into the clear context, whatever `[fields.context]` says (ADR 0022)."""
 
 FLAG_CLAMPED = 1
 FLAG_SKEW_CORRECTED = 2

@@ -125,7 +125,12 @@ class Canary:
         answer = httpx.post(
             f"{self.up.ready['url']}/v1/{kind}",
             json=body,
-            headers={"Authorization": f"Basic {secret}", **headers},
+            headers={
+                "Authorization": f"Basic {secret}",
+                "User-Agent": f"Mozilla/5.0 (X11; Linux x86_64) {self.of('own-agent')}",
+                "X-Forwarded-For": self.ip,
+                **headers,
+            },
             timeout=30,
         )
         assert answer.status_code == 200, answer.text

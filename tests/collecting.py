@@ -165,7 +165,7 @@ def running_collector(settings: Settings, deliver_within_s: float = 10) -> Itera
     app = FastAPI(lifespan=lifespan)
     install_problems(app)
     app.include_router(collector_router(collector))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", proxy_headers=False))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     ready = threading.Event()

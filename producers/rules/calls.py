@@ -22,6 +22,7 @@ from producers.rules.call_fields import (
     type_of,
 )
 from producers.rules.call_keys import CallKeys
+from producers.rules.enrichment import Enricher, Requester
 from producers.rules.shapes import Fault, find_too_large, find_unwritable
 from producers.rules.split import CAMPAIGN_FIELDS, ClearNames, JsonObject, split_call
 from producers.rules.stated import Categories, Stated, stated_in
@@ -62,13 +63,15 @@ _TOLD_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class CallRules:
-    """What is the same for every call; `new_message_id` gives one that nobody has."""
+    """What is the same for every call; `new_message_id` gives one that nobody has, and without an
+    `enricher` calls are only checked."""
 
     keys: CallKeys
     clear: ClearNames
     times: TimeLimits
     new_message_id: Callable[[], str]
     categories: Categories
+    enricher: Enricher | None = None
 
     @property
     def told_names(self) -> frozenset[str]:
@@ -79,7 +82,8 @@ class CallRules:
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """How one call came: `path` is its place in the body, `type` the route's or None for batch,
-    `has_gpc` whether its request bore Sec-GPC."""
+    `has_gpc` whether its request bore Sec-GPC, `requester` who sent that, if it was a person's own
+    device."""
 
     source: str
     received_at_ms: int
@@ -88,6 +92,7 @@ class Arrival:
     type: str | None
     context: object = None
     has_gpc: bool = False
+    requester: Requester | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,11 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
         message_id, flags = rules.new_message_id(), flags | FLAG_MESSAGE_ID_MADE
     named_for_a_person = traits if kind == "identify" else {}
     split = split_call(properties, context, named_for_a_person, rules.clear)
+    clear = split.clear
+    if rules.enricher is not None:
+        made = rules.enricher.made_of(event, context, arrival.requester, arrival.received_at_ms)
+        if made:
+            clear["context"] = clear.get("context", {}) | made
     rest = split.rest | {"ids": ids, "message_id": message_id}
     rest.pop("traits", None)  # these travel one by one, sealed each
     if traits and not named_for_a_person:
@@ -174,7 +184,7 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
         sent_at_ms,
         flags,
         rules.keys.digest_of(canonical),
-        orjson.dumps(split.clear),
+        orjson.dumps(clear),
         tuple(
             (rules.keys.trait_key_of(name), orjson.dumps([name, value]))
             for name, value in named_for_a_person.items()

@@ -2,7 +2,8 @@
 
 Readable is only what the configuration declares clear by name, and of that only plain values: a
 name that should hold a coupon but holds an object is sealed. Everything else is sealed, so a field
-that nobody thought of is safe. IP address and user agent are in neither part: they are dropped.
+that nobody thought of is safe. IP address and user agent are in neither part: they are dropped,
+once `enrichment.py` has made its words of them.
 """
 
 from collections.abc import Mapping

@@ -31,7 +31,7 @@ SUCCESS = {"success": True}
 @pytest.fixture(scope="module")
 def settings(kafka: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     directory = tmp_path_factory.mktemp("collector")
-    more = {"http": {"keys": {"write": "general-write-key"}}}
+    more = {"http": {"keys": {"write": "general-write-key"}, "trusted_proxies": ["127.0.0.1"]}}
     return collect_settings(directory, kafka, redis_url, f"c{uuid4().hex[:8]}", **more)
 
 
@@ -95,7 +95,9 @@ def test_acknowledged_event_is_whole_and_sealed(collector: Running, settings: Se
     assert key == event.pid
     assert b"canary" not in value.lower()
     assert b"203.0.113.7" not in value
-    assert orjson.loads(event.clear) == {"context": {"campaign": {"name": "spring"}}}
+    assert orjson.loads(event.clear) == {
+        "context": {"campaign": {"name": "spring"}, "device": {"type": "other"}}
+    }
     assert collector.opened(event) == {
         "ids": {
             "user": "canary-user",
@@ -109,6 +111,54 @@ def test_acknowledged_event_is_whole_and_sealed(collector: Running, settings: Se
     traits = [orjson.loads(person.unseal(t.sealed, event.event_id)) for t in event.traits]
     assert traits == [["email", "Canary@example.org"], ["city", "canary-city"], ["left", None]]
     assert event.sent_at_ms == 1_769_860_801_000
+
+
+def test_of_address_and_agent_only_country_and_device_are_kept(
+    collector: Running, settings: Settings, caplog: pytest.LogCaptureFixture, capfd: Any
+) -> None:
+    browser = {
+        "User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 17_2 like Mac OS X) Mobile/15E148 qx7own",
+        "X-Forwarded-For": "193.17.47.83",
+    }
+    page = {"url": "https://shop.example/", "referrer": "https://www.google.cz/qx7link"}
+    stated = {"ip": "193.17.47.84", "userAgent": "Mozilla/5.0 (X11; Linux x86_64) qx7said"}
+    with caplog.at_level(logging.DEBUG):
+        for context, headers in (
+            ({"page": page, "timezone": "Europe/Prague"}, browser),
+            (stated, {"User-Agent": "analytics-node/2", "X-Forwarded-For": "193.17.47.85"}),
+            ({}, {"User-Agent": "analytics-node/2", "X-Forwarded-For": "193.17.47.85"}),
+        ):
+            body = call(event="Of A Device", context=context)
+            assert collector.post("/v1/track", body, headers=headers).status_code == 200
+    events = [event for event in collector.collected() if event.event == "Of A Device"]
+    assert [orjson.loads(event.clear).get("context") for event in events] == [
+        {
+            "country": "CZ",
+            "device": {"type": "mobile"},
+            "channel": "organic_search",
+            "timezone": "Europe/Prague",
+        },
+        {"country": "CZ", "device": {"type": "desktop"}},
+        None,
+    ]
+    opened = orjson.dumps([collector.opened(event) for event in events])
+    assert b"qx7link" in opened, "a referrer is kept, sealed"
+    with redis.Redis.from_url(settings.redis.url) as client:
+        stored = [
+            key + (client.dump(key) or b"") for key in client.scan_iter("*") if type(key) is bytes
+        ]
+    said = capfd.readouterr()
+    places = {
+        "log": b"".join(collector.values(settings.topic_names.collected)),
+        "sealed": opened,
+        "redis": b"".join(stored),
+        "output": (caplog.text + said.out + said.err).encode(),
+    }
+    for place, holds in places.items():
+        assert holds or place == "output"
+        assert b"193.17.47" not in holds, place
+        assert b"qx7own" not in holds, place
+        assert b"qx7said" not in holds, place
 
 
 def test_calls_of_one_person_lie_in_one_partition_in_their_order(
