@@ -1,21 +1,27 @@
 """How is a person's recent activity packed, and read back?
 
-A person's record says what happened lately, 25 bytes an event: when, its name, the campaign that it
-names, and the category and product it is about. What a person does, they do to few things, so texts
-stand once in a list beside it and events point there. Order never matters: it is a set.
+A person's record says what happened lately: of each event when, its name, the campaign that it
+names, and the category and product it is about. Entries stand one behind the other, in no order: it
+is a set. What an event is about repeats from person to person, so these texts are written and read
+once, and looked up after that: a lane adds an entry with every event.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-ENTRY: Final = struct.Struct(">q8sHHHHB")
-"""occurred_at_ms, tie, and the places in the list of texts of name, campaign, category, product;
-flags."""
+from schemas.varints import read_size, write_text
 
-TIE_BYTES = 8
-MAY_PROFILE = 1
+MAY_PROFILE: Final = 1
 """Flag: the purpose `personalisation` was allowed when it happened."""
+
+TIE_BYTES: Final = 8
+_HEAD = struct.Struct(">q8sBH")
+HEAD_BYTES: Final = _HEAD.size
+_MOST_KNOWN = 50_000
+
+_pack_head, _unpack_head = _HEAD.pack, _HEAD.unpack_from
+_About = tuple[str, str, str, str]
 
 
 class Entry(NamedTuple):
@@ -32,9 +38,64 @@ class Entry(NamedTuple):
     flags: int
 
 
-def unpack(texts: Sequence[str], packed: bytes) -> Iterator[Entry]:
-    """The entries, in no order. Raises IndexError or struct.error on bytes that do not fit."""
-    for at_ms, tie, name, campaign, category, product, flags in ENTRY.iter_unpack(packed):
-        yield Entry(
-            at_ms, tie, texts[name], texts[campaign], texts[category], texts[product], flags
-        )
+class _Written(dict[str, bytes]):
+    """Each text as Avro writes it, made when first asked for."""
+
+    def __missing__(self, text: str) -> bytes:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()
+        written = self[text] = write_text(text)
+        return written
+
+
+_written = _Written()
+_read: dict[bytes, _About] = {}
+
+
+def pack(
+    occurred_at_ms: int,
+    event_id: bytes,
+    name: str,
+    campaign: str,
+    category: str,
+    product: str,
+    flags: int,
+) -> bytes:
+    """One entry: times and ids as they stand in Entry, then the texts as Avro writes strings."""
+    known = _written
+    about = known[name] + known[campaign] + known[category] + known[product]
+    return _pack_head(occurred_at_ms, event_id[:TIE_BYTES], flags, len(about)) + about
+
+
+def unpack(packed: bytes) -> Iterator[Entry]:
+    """Every entry. Raises struct.error, IndexError or ValueError on bytes that are none."""
+    at, end = 0, len(packed)
+    while at < end:
+        at_ms, tie, flags, size = _unpack_head(packed, at)
+        at += HEAD_BYTES + size
+        written = packed[at - size : at]
+        about = _read.get(written)
+        if about is None:
+            about = _read_about(written)
+        yield Entry(at_ms, tie, *about, flags)
+
+
+def count_entries(packed: bytes) -> int:
+    """How many there are."""
+    found, at, end = 0, 0, len(packed)
+    while at < end:
+        at += HEAD_BYTES + _unpack_head(packed, at)[3]
+        found += 1
+    return found
+
+
+def _read_about(written: bytes) -> _About:
+    texts, at = [], 0
+    for _ in range(4):
+        size, at = read_size(written, at)
+        texts.append(written[at : at + size].decode())
+        at += size
+    if len(_read) >= _MOST_KNOWN:
+        _read.clear()
+    about = _read[written] = (texts[0], texts[1], texts[2], texts[3])
+    return about

@@ -88,7 +88,6 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     order_keys: bytes
     visit_campaigns: list[str]
     visits: bytes
-    activity_texts: list[str] = []
     activity: bytes = b""
     purchases: list[Purchase] = []
     wake_at_ms: int = 0

@@ -18,7 +18,7 @@ from schemas.activity import MAY_PROFILE
 from schemas.events import EMAIL_EVENTS, NO_CAMPAIGN, Collected, VisitChange
 from streams.rules.capacity import FULL, has_room
 from streams.rules.deduplicate import Recognises
-from streams.rules.enrich import campaign_of, thing_of, visit_with
+from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
 from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
@@ -90,7 +90,12 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     )
     activity_name = name or _VIEWS.get(event.type)
     if activity_name is not None and at_ms > event.received_at_ms - rules.history_ms:
-        category, product = ("", "") if properties is None else thing_of(properties)
+        category = product = ""
+        if properties is not None:
+            if properties.category is not None:
+                category = name_of_a_thing(properties.category)
+            if properties.product_id is not None:
+                product = name_of_a_thing(properties.product_id)
         person.size += person.activity.add(
             at_ms,
             event.event_id,

@@ -8,9 +8,9 @@ can start a visit, move its start, or join two; the counters are told by +1 and 
 from bisect import bisect_right
 
 from schemas.events import NO_CAMPAIGN, VisitChange
-from streams.rules.activity import LONGEST_TEXT, MOST_BYTES_A_CHARACTER
+from streams.rules.activity import LONGEST_TEXT
 from streams.rules.person import VISIT_BYTES, Person, Visit
-from streams.rules.validate import Clear, ClearProperties, Scalar
+from streams.rules.validate import Clear, Scalar
 
 
 def campaign_of(clear: Clear) -> str:
@@ -32,16 +32,11 @@ def campaign_of(clear: Clear) -> str:
     return NO_CAMPAIGN
 
 
-def thing_of(properties: ClearProperties) -> tuple[str, str]:
-    """The category and the product that the event is about; "" where it names none."""
-    category, product = properties.category, properties.product_id
-    return (
-        "" if category is None else _name_of_a_thing(category),
-        "" if product is None else _name_of_a_thing(product),
-    )
+MOST_BYTES_A_CHARACTER = 4  # in UTF-8
 
 
-def _name_of_a_thing(value: Scalar) -> str:
+def name_of_a_thing(value: Scalar) -> str:
+    """A category or product as text; "" for what is too long to be one's name."""
     text = _text(value)
     return text if len(text) <= LONGEST_TEXT else ""
 

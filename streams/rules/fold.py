@@ -11,7 +11,7 @@ import msgspec
 from schemas.activity import TIE_BYTES
 from schemas.events import Collected
 from schemas.subjects import Purchase, Trait
-from streams.rules.activity import MOST_BYTES_A_CHARACTER
+from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.person import ORDER_KEY_BYTES, Person
 from streams.rules.validate import Money, Scalar
 
@@ -79,7 +79,7 @@ def _begin_earlier(person: Person, key: bytes, event: Collected) -> None:
             person.purchases[at] = msgspec.structs.replace(
                 known, occurred_at_ms=stamp[0], tie=stamp[1]
             )
-            person.rare = None
+            person.bought = None
 
 
 def _add_purchase(
@@ -99,7 +99,7 @@ def _add_purchase(
         )
     )
     person.size += PURCHASE_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
-    person.rare = None
+    person.bought = None
 
 
 def fold_traits(person: Person, event: Collected) -> None:

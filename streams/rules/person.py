@@ -7,6 +7,8 @@ change quickly. A rule may change the person it was handed, in place, and nothin
 import struct
 from typing import NamedTuple
 
+import msgspec
+
 from schemas.codec import SUBJECT
 from schemas.subjects import Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
@@ -47,6 +49,7 @@ class Person:
     __slots__ = (
         "activity",
         "activity_since_ms",
+        "bought",
         "consents",
         "decided",
         "erased_at_ms",
@@ -92,8 +95,9 @@ class Person:
         self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
         self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
         # The bytes of what most events leave alone (orders to order_keys), or None after a change;
-        # and of what few people have (purchases and all after it).
+        # of `purchases`, None too; and of what few people have (all after these).
         self.settled: bytes | None = None
+        self.bought: bytes | None = _NO_PURCHASES
         self.rare: bytes | None = _NOTHING_RARE
         self.size = 0  # bytes of its last record, and at most what was added since
 
@@ -105,13 +109,14 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
-_write_rare = SUBJECT.part_writer("purchases", "wake_at_ms")
+_write_rare = SUBJECT.part_writer("wake_at_ms", "wake_at_ms")
 _NOTHING_RARE = _write_rare(
     Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
 )
 _pack_visit = _VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
+_NO_PURCHASES = b"\x00"
 # What stands around the one visit that most people have, by its campaign: campaigns repeat.
 _around_one_visit: dict[str, bytes] = {}
 _MOST_CAMPAIGNS = 10_000
@@ -127,7 +132,7 @@ def write_person(person: Person) -> bytes:
         return SUBJECT.encode(person_to_subject(person))
     settled = person.settled
     if settled is None:
-        settled = person.settled = _write_settled(_subject_of(person, [], b""))
+        settled = person.settled = _write_settled(_subject_of(person))
     visits = person.visits
     if len(visits) == 1:
         visit = visits[0]
@@ -135,9 +140,13 @@ def write_person(person: Person) -> bytes:
         seen = around + _pack_visit(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0)
     else:
         seen = _visits_as_written(visits)
+    bought = person.bought
+    if bought is None:
+        bought = person.bought = _purchases_as_written(person.purchases)
     rare = person.rare
     if rare is None:
-        rare = person.rare = _write_rare(_subject_of(person, [], b""))
+        rare = person.rare = _write_rare(_subject_of(person))
+    activity = person.activity.packed
     record = b"".join(
         (
             _HEADER,
@@ -148,7 +157,9 @@ def write_person(person: Person) -> bytes:
             write_long(person.events),
             settled,
             seen,
-            person.activity.written(),
+            write_long(len(activity)),
+            activity,
+            bought,
             rare,
         )
     )
@@ -172,6 +183,25 @@ def _visits_as_written(visits: list[Visit]) -> bytes:
     names = [write_text(name) for name in campaigns]
     block = write_long(len(names)) + b"".join(names) if names else b""
     return b"".join((block, write_long(0), write_long(len(packed)), packed))
+
+
+def _purchases_as_written(purchases: list[Purchase]) -> bytes:
+    """An array of records: equal to the compiled writer's, at half the cost."""
+    if not purchases:
+        return _NO_PURCHASES
+    parts = [write_long(len(purchases))]
+    for each in purchases:
+        parts += (
+            each.key,
+            each.tie,
+            write_time(each.occurred_at_ms),
+            write_long(each.amount_micro),
+            write_text(each.currency),
+            write_text(each.campaign),
+            b"\x01" if each.is_refund else b"\x00",
+        )
+    parts.append(_NO_PURCHASES)
+    return b"".join(parts)
 
 
 def read_person(record: bytes) -> Person:
@@ -200,10 +230,18 @@ def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
 
 def person_to_subject(person: Person) -> Subject:
     """The record that says all of `person`; `subject_to_person` gives an equal one back."""
-    return _subject_of(person, *_pack_visits(person.visits))
+    visit_campaigns, visits = _pack_visits(person.visits)
+    return msgspec.structs.replace(
+        _subject_of(person),
+        visit_campaigns=visit_campaigns,
+        visits=visits,
+        activity=bytes(person.activity.packed),
+        purchases=person.purchases,
+    )
 
 
-def _subject_of(person: Person, visit_campaigns: list[str], visits: bytes) -> Subject:
+def _subject_of(person: Person) -> Subject:
+    """The record without what is written in other ways."""
     return Subject(
         person.pid,
         person.erased_at_ms,
@@ -218,12 +256,9 @@ def _subject_of(person: Person, visit_campaigns: list[str], visits: bytes) -> Su
         list(person.traits.values()),
         person.consents,
         b"".join(sorted(person.order_keys)) if person.order_keys else b"",
-        visit_campaigns,
-        visits,
-        person.activity.texts,
-        bytes(person.activity.packed),
-        person.purchases,
-        person.wake_at_ms,
+        [],
+        b"",
+        wake_at_ms=person.wake_at_ms,
     )
 
 
@@ -249,9 +284,9 @@ def subject_to_person(subject: Subject) -> Person:
         Visit(started_at_ms, ended_at_ms, first_id, subject.visit_campaigns[campaign])
         for started_at_ms, ended_at_ms, first_id, campaign in _VISIT.iter_unpack(subject.visits)
     ]
-    person.activity = Activity(list(subject.activity_texts), subject.activity)
+    person.activity = Activity(subject.activity)
     person.activity_since_ms = 1  # of unknown age: looked at when it is settled next
     person.purchases = list(subject.purchases)
     person.wake_at_ms = subject.wake_at_ms
-    person.rare = None
+    person.bought = person.rare = None
     return person

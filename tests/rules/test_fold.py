@@ -67,7 +67,6 @@ def canonical(person: Person) -> dict[str, object]:
     known = {name: getattr(subject, name) for name in Subject.__struct_fields__}
     for name in ("spent", "refunded", "traits"):
         known[name] = sorted(known[name], key=repr)
-    del known["activity_texts"]
     known["activity"] = sorted(person.activity)
     # An order that was stated with two campaigns counts for the one that arrived first.
     known["purchases"] = sorted(

@@ -54,11 +54,11 @@ def people(draw: st.DrawFn) -> Person:
         person.activity.add(*entry)
     person.purchases = draw(st.lists(PURCHASES, max_size=3))
     person.wake_at_ms = draw(LONGS)
-    person.rare = None
+    person.bought = person.rare = None
     return person
 
 
-KEPT = ("settled", "rare", "size", "activity_since_ms", "wake_entry_ms")
+KEPT = ("settled", "bought", "rare", "size", "activity_since_ms", "wake_entry_ms")
 
 
 def facts(person: Person) -> dict[str, Any]:
