@@ -44,6 +44,8 @@ from schemas.codec import (
     ACCEPTED,
     COLLECTED,
     CONSENT_CHANGED,
+    HEADER_BYTES,
+    LINKED,
     RETRACTED,
     SUBJECT,
     Codec,
@@ -248,6 +250,8 @@ class Exporter:
         names = self._settings.topic_names
         changes, told = Changes(), set[int]()
         async for record in self._log(names.accepted, held):
+            if record.value[:HEADER_BYTES] in LINKED.headers:
+                continue
             accepted = _decoded(ACCEPTED, record)
             if accepted is None:
                 yield self._retraction(record, held)

@@ -7,7 +7,7 @@ once, and looked up after that: a lane adds an entry with every event.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from schemas.varints import read_size, write_text
@@ -65,6 +65,16 @@ def pack(
     known = _written
     about = known[name] + known[campaign] + known[category] + known[product]
     return _pack_head(occurred_at_ms, event_id[:TIE_BYTES], flags, len(about)) + about
+
+
+def packed(entries: Iterable[Entry]) -> bytes:
+    """All of `entries`."""
+    return b"".join(
+        [
+            pack(each.occurred_at_ms, each.tie, *each[2:6], each.flags)
+            for each in entries
+        ]
+    )
 
 
 def unpack(packed: bytes) -> Iterator[Entry]:

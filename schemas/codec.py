@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import fastavro
 import msgspec
 
-from schemas import events, journeys, requests, subjects
+from schemas import events, identity, journeys, moves, requests, subjects
 from schemas.compiled import Compiler, Reader, Writer
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -38,6 +38,10 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         subjects.Trait,
         subjects.Purchase,
         subjects.Consent,
+        identity.Claim,
+        subjects.Group,
+        subjects.KinOf,
+        subjects.Member,
         subjects.Subject,
         subjects.Position,
         subjects.Withheld,
@@ -49,6 +53,11 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         requests.Erased,
         journeys.CartLine,
         journeys.JourneyDue,
+        moves.Claimed,
+        moves.Substate,
+        moves.Moved,
+        moves.Kin,
+        moves.Linked,
     )
 } | dict.fromkeys(("Spent", "Refunded", "Total"), subjects.Money)
 
@@ -184,3 +193,7 @@ CONSENT_CHANGED: Codec[requests.ConsentChanged] = Codec(requests.ConsentChanged)
 ERASURE_REQUESTED: Codec[requests.ErasureRequested] = Codec(requests.ErasureRequested)
 ERASED: Codec[requests.Erased] = Codec(requests.Erased)
 JOURNEY_DUE: Codec[journeys.JourneyDue] = Codec(journeys.JourneyDue)
+CLAIMED: Codec[moves.Claimed] = Codec(moves.Claimed)
+MOVED: Codec[moves.Moved] = Codec(moves.Moved)
+KIN: Codec[moves.Kin] = Codec(moves.Kin)
+LINKED: Codec[moves.Linked] = Codec(moves.Linked)

@@ -80,6 +80,37 @@ def allowed_now(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> bool
     return _allows(basis, decisions, now_ms, None, None)
 
 
+def allows_in_all(
+    basis: Basis,
+    groups: Iterable[Sequence[Consent]],
+    occurred_at_ms: int,
+    received_at_ms: int,
+    late_grant_ms: int = 0,
+) -> bool:
+    """As `allows`, of a person whose decisions on the purpose were made under several pids.
+
+    `groups` are each pid's decisions on it. The stricter wins: no group refuses, and where unknown
+    means no, one of them grants. More refusals never allow more, more grants never less.
+    """
+    times = (occurred_at_ms, received_at_ms, late_grant_ms)
+    decided = [group for group in groups if group]
+    if len(decided) <= 1:
+        return allows(basis, decided[0] if decided else (), *times)
+    if not all(allows("legitimate_interest", group, *times) for group in decided):
+        return False
+    return basis != "consent" or any(allows(basis, group, *times) for group in decided)
+
+
+def allowed_now_in_all(basis: Basis, groups: Iterable[Sequence[Consent]], now_ms: int) -> bool:
+    """As `allowed_now`, of decisions that were made under several pids, each pid's a group."""
+    decided = [group for group in groups if group]
+    if len(decided) <= 1:
+        return allowed_now(basis, decided[0] if decided else (), now_ms)
+    if not all(allowed_now("legitimate_interest", group, now_ms) for group in decided):
+        return False
+    return basis != "consent" or any(allowed_now(basis, group, now_ms) for group in decided)
+
+
 def _holds(decision: Consent, at_ms: int) -> bool:
     until_ms = decision.valid_to_ms
     return decision.valid_from_ms <= at_ms and (until_ms is None or at_ms < until_ms)

@@ -29,6 +29,7 @@ RANK: Mapping[str, int] = MappingProxyType({"anonymous": 1, "phone": 2, "email":
 Cause = Literal["identify", "alias", "linked", "revoked"]
 """By a call of a source, or by hand at the privacy desk."""
 
+CAUSES = frozenset({"identify", "alias", "linked", "revoked"})
 _BY_HAND = frozenset({"linked", "revoked"})
 
 
@@ -101,6 +102,16 @@ def refused(claims: Iterable[Claim]) -> list[Claim]:
         and each.claimant != stands.claimant
         and each.claimant not in revoked
     ]
+
+
+def weightiest(claims: list[Claim], most: int) -> list[Claim]:
+    """All of `claims`, or the `most` that would stand first: the same for any order of claiming."""
+    if len(claims) <= most:
+        return claims
+    ranked = sorted(
+        claims, key=lambda each: (each.cause not in _BY_HAND, -each.rank, *_stamp(each))
+    )
+    return sorted(ranked[:most], key=_sort_key)
 
 
 def _stamp(claim: Claim) -> tuple[int, bytes, bytes]:

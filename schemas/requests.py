@@ -1,9 +1,15 @@
 """What do people ask of us: a change of consent, or to be forgotten?"""
 
+from hashlib import blake2b
+
 import msgspec
 
 ERASE, FORGET = "erase", "forget"
 """Phases of an erasure, as the lanes hear of them."""
+IDLE = "idle"
+"""The ground of nobody's request: nothing was heard of the person for `[profiles] idle_days`."""
+MERGED = "merged"
+"""The ground of an erasure that a lane asks for: the pid belongs to a person who was erased."""
 
 
 class ConsentChanged(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +45,14 @@ class ErasureRequested(msgspec.Struct, frozen=True, gc=False):
     reason: str
     subjects: list[str] = []
     phase: str = ERASE
+
+
+def merged_erasure_id(erased: bytes, pid: bytes) -> bytes:
+    """The id of the erasure of `pid` because it belongs to the erased one: asked twice, asked once.
+
+    BLAKE2b-128 of both pids, which are random: whoever writes it, a lane, has no keys.
+    """
+    return blake2b(erased + pid, digest_size=16, person=b"headwater.merged").digest()
 
 
 class Erased(msgspec.Struct, frozen=True, gc=False):

@@ -10,6 +10,8 @@ before anything else of theirs.
 
 import msgspec
 
+from schemas.identity import Claim
+
 CURSOR_KEY = b"@cursor"
 SEEN_PREFIX = b"@seen"
 PARKED_PREFIX = b"@parked"
@@ -70,6 +72,29 @@ class Purchase(msgspec.Struct, frozen=True, gc=False):
     is_refund: bool
 
 
+class Group(msgspec.Struct, frozen=True, gc=False):
+    """The decisions that were made under one pid of a person, or equal ones under several."""
+
+    decisions: list[Consent]
+
+
+class KinOf(msgspec.Struct, frozen=True, gc=False):
+    """What the lane of `root` told of the other pids' decisions."""
+
+    root: bytes
+    groups: list[Group]
+
+
+class Member(msgspec.Struct, frozen=True, gc=False):
+    """A pid that belongs to another: `through` is the one that told of it, `told` the digest of
+    the decisions that it was told last, `subject` the framed record of what is its own."""
+
+    pid: bytes
+    through: bytes
+    told: bytes
+    subject: bytes
+
+
 class Subject(msgspec.Struct, frozen=True, gc=False):
     """One person as the log knows them; see subjects.avsc."""
 
@@ -91,6 +116,10 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     activity: bytes = b""
     purchases: list[Purchase] = []
     wake_at_ms: int = 0
+    claims: list[Claim] = []
+    moved_to: bytes | None = None
+    members: list[Member] = []
+    kin: list[KinOf] = []
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

@@ -1,6 +1,6 @@
 """Which topics are there, who may read what in them, and how long?
 
-A topic exists only where another reader needs it, the key changes, or we must replay. The three
+A topic exists only where another reader needs it, the key changes, or we must replay. The four
 input topics and `subjects` share key (pid), partitioner (murmur2) and partition count: partition p
 of all of them is lane p.
 """
@@ -43,6 +43,10 @@ class Topics:
         return f"{self.prefix}erasures.requested"
 
     @property
+    def moves(self) -> str:
+        return f"{self.prefix}subjects.moves"
+
+    @property
     def accepted(self) -> str:
         return f"{self.prefix}events.accepted"
 
@@ -61,7 +65,7 @@ class Topics:
     @property
     def inputs(self) -> tuple[str, ...]:
         """What a lane reads, in the order in which it prefers to apply them."""
-        return (self.erasures, self.consents, self.collected)
+        return (self.erasures, self.consents, self.moves, self.collected)
 
     def all(self) -> tuple[Topic, ...]:
         """Every topic, with its default retention; `[topics.*]` overrides it."""
@@ -69,10 +73,19 @@ class Topics:
             Topic(self.collected, ("Collected",), "pid", 7 * DAY_MS, is_lane_input=True),
             Topic(self.consents, ("ConsentChanged",), "pid", 3650 * DAY_MS, is_lane_input=True),
             Topic(self.erasures, ("ErasureRequested",), "pid", 3650 * DAY_MS, is_lane_input=True),
+            # What is said of a person may be as large as their record.
+            Topic(
+                self.moves,
+                ("Claimed", "Moved", "Kin"),
+                "pid",
+                7 * DAY_MS,
+                is_lane_input=True,
+                max_message_bytes=8 * 1_048_576,
+            ),
             # Room for what the lane adds to the largest event that `collected` takes.
             Topic(
                 self.accepted,
-                ("Accepted", "Retracted", "Erased"),
+                ("Accepted", "Retracted", "Erased", "Linked"),
                 "pid",
                 30 * DAY_MS,
                 max_message_bytes=2 * 1_048_576,

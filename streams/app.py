@@ -19,6 +19,7 @@ from streams.collected_to_accepted import apply_collected
 from streams.consents_to_subjects import apply_consents
 from streams.erasures_to_tombstones import apply_erasures
 from streams.lane import Apply, Lane, LaneSettings
+from streams.moves_to_subjects import apply_moves
 from streams.rules.admit import Rules
 from streams.rules.gate import gate_from_bases
 
@@ -33,6 +34,7 @@ def arrows(topics: Topics) -> Mapping[str, Apply]:
         topics.collected: apply_collected,
         topics.consents: apply_consents,
         topics.erasures: apply_erasures,
+        topics.moves: apply_moves,
     }
 
 

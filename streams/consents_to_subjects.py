@@ -62,4 +62,5 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
         lane.parking.look_at(change.pid)
         if may_take_back(person, consent, lane.memory.newest_received_at_ms):
             decisions = decisions_on(ANALYTICS, person.consents)
-            lane.retract(change.pid, decisions, topic, record.offset)
+            of_kin = person.kinship is not None
+            lane.retract(change.pid, decisions, topic, record.offset, of_kin=of_kin)

@@ -67,15 +67,25 @@ class Outputs:
         labels = (withheld.purpose, withheld.reason)
         counter("headwater_withheld_events_total").labels(*labels).inc()
 
-    def retract(self, pid: bytes, decisions: list[Consent], topic: str, offset: int) -> None:
+    def retract(
+        self,
+        pid: bytes,
+        decisions: list[Consent],
+        topic: str,
+        offset: int,
+        *,
+        of_kin: bool = False,
+    ) -> None:
         """Accepted events of the person that `decisions` on analytics disallow count no more.
 
-        Said in this transaction, because of the record at `offset` of `topic`.
+        Said in this transaction, because of the record at `offset` of `topic`. `of_kin` where they
+        are some of several pids' decisions: what none of these says, another may allow.
         """
+        basis = self.settings.rules.gate.analytics_basis
         record = Retracted(
             pid,
             "analytics",
-            self.settings.rules.gate.analytics_basis,
+            "legitimate_interest" if of_kin else basis,
             decisions,
             self.settings.generation,
             self.p,

@@ -9,6 +9,9 @@ its own: they count as changed (streams/rules/wakes.py), and are settled like ev
 from streams.outputs import Outputs
 from streams.rules.activity import MOST_ENTRIES
 from streams.rules.person import Person
+from streams.rules.segment import segments_of
+from streams.rules.whole import forget_whole, is_whole, whole_of
+from streams.subjects_to_moves import tell_others
 
 DAY_MS = 86_400_000
 
@@ -18,6 +21,18 @@ def settle(lane: Outputs, person: Person, now_ms: int) -> None:
     if person.erased_at_ms is not None:
         return
     _forget_old(person, now_ms - lane.settings.rules.history_ms)
+    if person.kinship is not None:
+        _settle_kin(lane, person)
+
+
+def _settle_kin(lane: Outputs, person: Person) -> None:
+    tell_others(lane, person)
+    forget_whole(person)
+    whole = whole_of(person, lane.settings.rules.visit_gap_ms)
+    segments = segments_of(whole) if is_whole(person) else ()
+    if segments != person.segments:
+        person.segments = segments
+        person.settled = None
 
 
 def _forget_old(person: Person, horizon_ms: int) -> None:

@@ -23,6 +23,7 @@ from schemas.codec import (
     CURSOR,
     ERASED,
     HEADER_BYTES,
+    LINKED,
     REJECTED,
     RETRACTED,
     SUBJECT,
@@ -222,7 +223,7 @@ class Log:
 
         Does not wait for a `worker` that has ended.
         """
-        inputs = (self.topics.collected, self.topics.consents, self.topics.erasures)
+        inputs = self.topics.inputs
         ends = {
             (topic, p): end
             for topic in inputs
@@ -301,4 +302,4 @@ def _is(codec: Codec[Any], value: bytes | None) -> bool:
 
 
 def _is_accepted(value: bytes | None) -> bool:
-    return not _is(RETRACTED, value) and not _is(ERASED, value)
+    return not any(_is(other, value) for other in (RETRACTED, ERASED, LINKED))

@@ -12,11 +12,10 @@ from typing import Literal
 
 import msgspec
 
+from schemas.requests import IDLE as IDLE
+
 REASONS = ("withdrawn", "objected", "unlawful", "no_longer_needed", "other")
 """Grounds of GDPR Art. 17(1); the words of erasures.avsc."""
-IDLE = "idle"
-"""The ground of nobody's request: nothing was heard of the person for `[profiles] idle_days`."""
-
 Status = Literal["running", "provisional", "final"]
 RANKS: dict[Status, int] = {"running": 0, "provisional": 1, "final": 2}
 SOON_MS = 500

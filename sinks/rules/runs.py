@@ -9,7 +9,7 @@ different people, and thousands may come at once.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from schemas.codec import ACCEPTED, ERASED, HEADER_BYTES, RETRACTED, Malformed
+from schemas.codec import ACCEPTED, ERASED, HEADER_BYTES, LINKED, RETRACTED, Malformed
 from schemas.errors import StoreRefused
 from schemas.events import Accepted, Retracted
 from schemas.requests import Erased
@@ -47,6 +47,8 @@ def split_into_runs(
     runs: list[Run] = []
     events: list[tuple[int, Accepted]] = []
     for offset, _, value in records:
+        if value is not None and value[:HEADER_BYTES] in LINKED.headers:
+            continue  # of which people are one: nothing that a single fact says
         try:
             decode_other = _DECODERS.get(value[:HEADER_BYTES]) if value else None
             if decode_other is None:

@@ -66,7 +66,7 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     if person.erased_at_ms is not None:
         return ERASED
     gate = rules.gate
-    if person.consents:
+    if person.consents or person.kinship is not None:
         gate = gate_by_consent(gate, person, event)
     if not gate.counts:
         return why_withheld(person)

@@ -8,7 +8,7 @@ not allowed while unknown. Counters need `analytics`; traits and segments need `
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from schemas.consent import Basis, allows, decisions_on, is_grant
+from schemas.consent import Basis, allows_in_all, decisions_on, is_grant
 from schemas.subjects import Consent
 from streams.rules.outcomes import Withheld
 from streams.rules.person import Decided, Person
@@ -62,14 +62,20 @@ def gate_by_consent(gate: Gate, person: Person, event: Stamped) -> Gate:
     decided = _decided(person)
     times = (event.occurred_at_ms, event.received_at_ms, gate.late_grant_ms)
     return Gate(
-        allows(gate.analytics_basis, decided.analytics, *times),
-        allows(gate.personalisation_basis, decided.personalisation, *times),
+        allows_in_all(gate.analytics_basis, decided.analytics, *times),
+        allows_in_all(gate.personalisation_basis, decided.personalisation, *times),
     )
+
+
+def groups_of(person: Person) -> list[list[Consent]]:
+    """The decisions that hold for the pid: its own, then those of each other pid of the person."""
+    kinship = person.kinship
+    return [person.consents] if kinship is None else [person.consents, *kinship.decisions]
 
 
 def why_withheld(person: Person) -> Withheld:
     """Why an event of `person` does not count."""
-    refused = any(not is_grant(each) for each in _decided(person).analytics)
+    refused = any(not is_grant(each) for group in _decided(person).analytics for each in group)
     return ANALYTICS_REFUSED if refused else ANALYTICS_UNKNOWN
 
 
@@ -90,8 +96,9 @@ def may_take_back(person: Person, decision: Consent, newest_received_at_ms: int)
 def _decided(person: Person) -> Decided:
     decided = person.decided
     if decided is None:
-        consents = person.consents
+        groups = groups_of(person)
         decided = person.decided = Decided(
-            decisions_on(ANALYTICS, consents), decisions_on(PERSONALISATION, consents)
+            [decisions_on(ANALYTICS, group) for group in groups],
+            [decisions_on(PERSONALISATION, group) for group in groups],
         )
     return decided

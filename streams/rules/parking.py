@@ -85,7 +85,8 @@ class Parking:
 
     def released(self, person: Person, gate: Gate) -> list[Pointer]:
         """Of the person's withheld events those that a grant allows by now. They stay parked."""
-        if not person.consents or person.erased_at_ms is not None:
+        undecided = not person.consents and person.kinship is None
+        if undecided or person.erased_at_ms is not None:
             return []
         # Whatever the basis: one that was configured anew would release without anybody's grant.
         by_grant = Gate(counts=False, profiles=False, late_grant_ms=gate.late_grant_ms)

@@ -13,6 +13,7 @@ from schemas.codec import SUBJECT
 from schemas.subjects import Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
 from streams.rules.activity import Activity
+from streams.rules.kinship import Kinship, read_kinship
 
 _VISIT = struct.Struct(">qq16sH")
 VISIT_BYTES = _VISIT.size
@@ -37,10 +38,10 @@ class Visit:
 
 
 class Decided(NamedTuple):
-    """A person's decisions by what they are on."""
+    """A person's decisions by what they are on, those of each of their pids apart."""
 
-    analytics: list[Consent]
-    personalisation: list[Consent]
+    analytics: list[list[Consent]]
+    personalisation: list[list[Consent]]
 
 
 class Person:
@@ -55,6 +56,7 @@ class Person:
         "erased_at_ms",
         "events",
         "first_seen_ms",
+        "kinship",
         "last_seen_ms",
         "order_keys",
         "orders",
@@ -94,6 +96,7 @@ class Person:
         self.purchases: list[Purchase] = []
         self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
         self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
+        self.kinship: Kinship | None = None  # who else is the same person; of most people nobody
         # The bytes of what most events leave alone (orders to order_keys), or None after a change;
         # of `purchases`, None too; and of what few people have (all after these).
         self.settled: bytes | None = None
@@ -109,7 +112,7 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
-_write_rare = SUBJECT.part_writer("wake_at_ms", "wake_at_ms")
+_write_rare = SUBJECT.part_writer("wake_at_ms", "kin")
 _NOTHING_RARE = _write_rare(
     Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
 )
@@ -164,6 +167,8 @@ def write_person(person: Person) -> bytes:
         )
     )
     person.size = len(record)
+    if person.kinship is not None:
+        person.size -= person.kinship.size  # there is a limit of their own for members
     return record
 
 
@@ -208,6 +213,8 @@ def read_person(record: bytes) -> Person:
     """The person that `write_person` wrote. Raises Malformed."""
     person = subject_to_person(SUBJECT.decode(record))
     person.size = len(record)
+    if person.kinship is not None:
+        person.size -= person.kinship.size
     return person
 
 
@@ -242,6 +249,7 @@ def person_to_subject(person: Person) -> Subject:
 
 def _subject_of(person: Person) -> Subject:
     """The record without what is written in other ways."""
+    kinship = person.kinship
     return Subject(
         person.pid,
         person.erased_at_ms,
@@ -259,6 +267,10 @@ def _subject_of(person: Person) -> Subject:
         [],
         b"",
         wake_at_ms=person.wake_at_ms,
+        claims=kinship.claims if kinship is not None else [],
+        moved_to=kinship.moved_to if kinship is not None else None,
+        members=kinship.members_written() if kinship is not None else [],
+        kin=kinship.kin_written() if kinship is not None else [],
     )
 
 
@@ -288,5 +300,6 @@ def subject_to_person(subject: Subject) -> Person:
     person.activity_since_ms = 1  # of unknown age: looked at when it is settled next
     person.purchases = list(subject.purchases)
     person.wake_at_ms = subject.wake_at_ms
+    person.kinship = read_kinship(subject.claims, subject.moved_to, subject.members, subject.kin)
     person.bought = person.rare = None
     return person

@@ -1,8 +1,33 @@
-"""Who is the person behind a pid, with all that is known under every identifier of theirs?"""
+"""Who is the person behind a pid, with all that is known under every identifier of theirs?
 
-from streams.rules.person import Person
+The rules of the merge are schemas/persons.py, where those who read the records have them too.
+"""
+
+from schemas.persons import VISIT_GAP_MS, whole_subject
+from streams.rules.person import Person, person_to_subject, subject_to_person
 
 
-def whole_of(person: Person) -> Person:
-    """The person that segments, journeys and traits are about; not to be changed."""
-    return person
+def whole_of(person: Person, visit_gap_ms: int = VISIT_GAP_MS) -> Person:
+    """The person that segments, journeys and traits are about; not to be changed.
+
+    Made once a barrier, when the person is settled (`forget_whole`): the gap counts then.
+    """
+    kinship = person.kinship
+    if kinship is None or not kinship.members:
+        return person
+    whole: Person | None = kinship.whole
+    if whole is None:
+        whole = subject_to_person(whole_subject(person_to_subject(person), visit_gap_ms))
+        kinship.whole = whole
+    return whole
+
+
+def forget_whole(person: Person) -> None:
+    """Something of the person changed: the whole is made anew when it is asked for."""
+    if person.kinship is not None:
+        person.kinship.whole = None
+
+
+def is_whole(person: Person) -> bool:
+    """False of a pid that belongs to another's person: in no segment, with no journey."""
+    return person.kinship is None or person.kinship.moved_to is None

@@ -1,0 +1,102 @@
+"""Who else is the person that a pid belongs to, as far as its lane knows?
+
+Three things beside a pid's own facts, each from somebody else: the claims on it, from calls; what
+is known under the pids that belong to it, from their lanes; and what was decided under the others
+of its person, from the lane of the one that stands for all. Each is kept apart by who said it and
+replaced when they say it anew, so their order never matters (ADR 0018). Most people have none.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from schemas.codec import SUBJECT
+from schemas.identity import Claim
+from schemas.subjects import Consent, Group, KinOf, Member
+
+MOST_CLAIMS = 1_000
+"""On one pid. Of more those are kept that would stand first: a kiosk is claimed by everybody."""
+MOST_MEMBERS = 1_000
+MOST_MEMBER_BYTES = 4 * 1_048_576
+"""Of what is known under all of them: with the most that is a pid's own it fits one record."""
+MEMBER_BYTES = 48  # beside what is known of it
+
+
+class Kinship:
+    """Of one pid. Whoever changes it says so of its person (`Person.rare`, the lane's `changed`).
+
+    `members` by (through, pid): one that has just moved from one member to another is told of by
+    both for a moment. `told` are digests of what the lanes of members were last told (Kin), by pid.
+    Below them is what lives within a transaction: `left` are pids that it belonged to before and
+    that are not told yet; `sent` is the digest of what the one it belongs to was told; `whole` is
+    kept as long as nothing changes.
+    """
+
+    __slots__ = ("claims", "kin", "left", "members", "moved_to", "sent", "told", "whole")
+
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+        self.moved_to: bytes | None = None
+        self.members: dict[tuple[bytes, bytes], Member] = {}
+        self.told: dict[bytes, bytes] = {}
+        self.kin: dict[bytes, list[Group]] = {}
+        self.left: set[bytes] = set()
+        self.sent: bytes | None = None
+        self.whole: Any = None  # the Person made of all (streams/rules/whole.py), or None
+
+    @property
+    def linked(self) -> set[bytes]:
+        """The pids whose person this one stands for; none while it belongs to another itself."""
+        return {pid for _, pid in self.members} if self.moved_to is None else set()
+
+    @property
+    def decisions(self) -> list[list[Consent]]:
+        """Of the other pids of the person, those of each apart, equal ones once."""
+        members = [SUBJECT.decode(each.subject).consents for each in self.members.values()]
+        told = [group.decisions for groups in self.kin.values() for group in groups]
+        found: list[list[Consent]] = []
+        for group in (*members, *told):
+            if group and group not in found:
+                found.append(group)
+        return sorted(found, key=msgspec.msgpack.encode)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is known of members."""
+        return sum(len(each.subject) + MEMBER_BYTES for each in self.members.values())
+
+    def members_written(self) -> list[Member]:
+        """As a record has them: equal kinships are written equally."""
+        return [
+            Member(pid, through, self.told.get(pid, b""), each.subject)
+            for (through, pid), each in sorted(self.members.items())
+        ]
+
+    def kin_written(self) -> list[KinOf]:
+        """As a record has it."""
+        return [KinOf(root, groups) for root, groups in sorted(self.kin.items())]
+
+
+def read_kinship(
+    claims: Iterable[Claim], moved_to: bytes | None, members: Iterable[Member], kin: Iterable[KinOf]
+) -> Kinship | None:
+    """What a record says; None where it says nothing, as of most people."""
+    found = Kinship()
+    found.claims = list(claims)
+    found.moved_to = moved_to
+    for each in members:
+        found.members[each.through, each.pid] = each
+        if each.told:
+            found.told[each.pid] = each.told
+    found.kin = {each.root: list(each.groups) for each in kin}
+    is_any = found.claims or found.members or found.kin
+    return found if is_any else None
+
+
+def has_room_for(kinship: Kinship, through: bytes, added: Iterable[Member]) -> bool:
+    """True if `added` fit, in the place of all that came through that member before."""
+    others = [each for each in kinship.members.values() if each.through != through]
+    both = [*others, *added]
+    size = sum(len(each.subject) + MEMBER_BYTES for each in both)
+    return len(both) <= MOST_MEMBERS and size <= MOST_MEMBER_BYTES
