@@ -117,7 +117,7 @@ MUTANTS = [
     ),
     Mutant(
         "event ids are not written down",
-        "streams/lane.py",
+        "streams/written_memory.py",
         "if sightings is not None:",
         "if False:",
         "lanes",
@@ -198,8 +198,8 @@ MUTANTS = [
     ),
     Mutant(
         "what is parked is not written down",
-        "streams/lane.py",
-        "in self.parking.take_changed():",
+        "streams/written_memory.py",
+        "in lane.parking.take_changed():",
         "in ():",
         "lanes",
         ("lost",),
