@@ -70,10 +70,7 @@ def pack(
 def packed(entries: Iterable[Entry]) -> bytes:
     """All of `entries`."""
     return b"".join(
-        [
-            pack(each.occurred_at_ms, each.tie, *each[2:6], each.flags)
-            for each in entries
-        ]
+        [pack(each.occurred_at_ms, each.tie, *each[2:6], each.flags) for each in entries]
     )
 
 
