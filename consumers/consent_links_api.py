@@ -22,7 +22,9 @@ class LinkBody(BaseModel):
         json_schema_extra={"examples": [{"subject": "user:42", "kind": "preferences"}]},
     )
 
-    subject: str = Field(max_length=600, description="user:ID, anonymous:ID or email:ADDRESS")
+    subject: str = Field(
+        max_length=600, description="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
+    )
     kind: Literal["preferences", "unsubscribe"]
     channel: Name | None = None
     topic: Name | None = Field(None, description="Or 'all', which it is if left out")

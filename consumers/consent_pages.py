@@ -17,7 +17,7 @@ from consumers.rules.consent_pages import Choice
 from consumers.rules.consent_words import VERSION, Words, words_for
 from runtime.consent_desk import NeedsGuardian, Wanted
 from runtime.consent_links import PATH, Kind, Link
-from schemas.consent import allowed_now, decisions_on
+from schemas.consent import allowed_now_in_all, decisions_on
 from schemas.decisions import ALL_TOPICS, Decision, Proof, consents_on_topic, newest_of
 from schemas.minors import GUARDIAN
 
@@ -52,17 +52,18 @@ class Pages:
     async def choices(self, pid: bytes) -> list[Choice]:
         """Every purpose and every subscription of the person, with what holds now."""
         now_ms = self._consenting.clock()
-        decided = await self._consenting.overlay.consents_of(pid)
-        found = [
-            Choice(about, allowed_now(basis, decisions_on(about, decided), now_ms))
-            for name, basis in sorted(self._consenting.bases.items())
-            for about in [f"purpose/{name}"]
-        ]
-        for matter in sorted({each.subject_of for each in decided}):
+        overlay = self._consenting.overlay
+        decided = await overlay.consents_of_each(await overlay.kin.pids_of(pid))
+        found = []
+        for name, basis in sorted(self._consenting.bases.items()):
+            about = f"purpose/{name}"
+            on_it = [decisions_on(about, each) for each in decided]
+            found.append(Choice(about, allowed_now_in_all(basis, on_it, now_ms)))
+        for matter in sorted({one.subject_of for each in decided for one in each}):
             channel, _, topic = matter.partition("/")
             if channel != "purpose" and topic != ALL_TOPICS:
-                on_it = consents_on_topic(channel, topic, decided)
-                found.append(Choice(matter, allowed_now("consent", on_it, now_ms)))
+                on_it = [consents_on_topic(channel, topic, each) for each in decided]
+                found.append(Choice(matter, allowed_now_in_all("consent", on_it, now_ms)))
         return found
 
     async def choose(self, link: Link, form: dict[str, str], words: Words) -> bool:

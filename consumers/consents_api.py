@@ -191,12 +191,15 @@ class Consenting:
         person = await self.vault.lookup(id_type, external_id)
         if person is None:
             return None
+        pids = await self.overlay.kin.pids_of(person.pid)
         async with self._turns:
-            history = await asyncio.to_thread(self._history.of, person.pid)
-        decided = union(
-            (consent_of(each.change) for each in history if not is_void(each.change)),
-            await self.overlay.consents_of(person.pid),
-        )
+            records = [await asyncio.to_thread(self._history.of, pid) for pid in pids]
+        in_force = await self.overlay.consents_of_each(pids)
+        decided = [
+            union((consent_of(each.change) for each in of if not is_void(each.change)), consents)
+            for of, consents in zip(records, in_force, strict=True)
+        ]
+        history = [each for of in records for each in of]
         await self.accesses.record(person.pid, roles, "consents", ("consents", "decisions"))
         return view_consents(subject, history, decided, self.bases, self.clock())
 

@@ -99,8 +99,8 @@ class Examiner:
             note(
                 each,
                 "vault",
-                "row of the identifier, data key and decisions of the pid, no suppression",
-                "EXISTS key consent, GET id, EXISTS suppressed",
+                "row of the identifier, data key, decisions and claims of the pid, no suppression",
+                "EXISTS key consent claims claimed, GET id, EXISTS suppressed",
                 n,
             )
             if each.forgotten_at_ms and each.unmarked_at_ms:

@@ -28,12 +28,12 @@ from runtime.vault import Erased, Suppressed, Vault
 from schemas.codec import ERASURE_REQUESTED
 from schemas.requests import ErasureRequested
 
-_EXPECTED = "user:ID, anonymous:ID or email:ADDRESS"
+_EXPECTED = "user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
 AT_ONCE = 500
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NOBODY = (
     "Nobody is known by this identifier and nothing is held under it. A person may be known by "
-    "others: ask for each (user:, anonymous:, email:)"
+    "others: ask for each (user:, anonymous:, email:, phone:)"
 )
 
 

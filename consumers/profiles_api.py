@@ -6,6 +6,8 @@ that somebody was erased is itself something personal.
 """
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args
 
 import msgspec
@@ -27,10 +29,10 @@ from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import SUBJECT
 from schemas.errors import StoreUnavailable
-from schemas.subjects import Subject
+from schemas.subjects import Consent, Subject
 
 ANSWER_WITHIN_S = 5.0
-EXPECTED_SUBJECT = "user:ID, anonymous:ID or email:ADDRESS"
+EXPECTED_SUBJECT = "user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
 UNKNOWN = "Nobody is known by this identifier"
 
 
@@ -65,6 +67,19 @@ class Profile(BaseModel):
     consents: list[dict[str, str | None]]
 
 
+Stored = tuple[Subject | None, bool]
+"""The person as the sink wrote them, if it did, and whether it knows of their erasure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A person, what is known of them, and what they decided under each of their pids."""
+
+    person: Person
+    known: Subject
+    decided: list[list[Consent]]
+
+
 class Profiles:
     """Reads profiles from Redis and opens them. Raises StoreUnavailable while it cannot."""
 
@@ -78,36 +93,46 @@ class Profiles:
             socket_connect_timeout=ANSWER_WITHIN_S,
         )
 
-    async def read(self, id_type: IdType, external_id: str) -> tuple[Person, Subject] | None:
+    async def read(self, id_type: IdType, external_id: str) -> Shown | None:
         """The person and what is known of them, with every decision that is in force by now; None
         when unknown or erased."""
         person = await asyncio.to_thread(self._vault.lookup, id_type, external_id)
         if person is None:
             return None
-        known, _ = await self.stored(person.pid)
+        pids = await self._overlay.kin.pids_of(person.pid)
+        stored = await self.stored_of(pids)
+        known, _ = stored[person.pid]
         if known is None:
             return None
-        # The profile knows what its lane has applied; the overlay, what was decided a moment ago.
-        decided = union(known.consents, await self._overlay.consents_of(person.pid))
-        return person, msgspec.structs.replace(known, consents=decided)
+        decided = []
+        for pid, consents in zip(pids, await self._overlay.consents_of_each(pids), strict=True):
+            applied, _ = stored[pid]
+            # The profile knows what its lane has applied; the overlay, what was decided just now.
+            decided.append(union(applied.consents if applied is not None else (), consents))
+        return Shown(person, msgspec.structs.replace(known, consents=union(*decided)), decided)
 
-    async def stored(self, pid: bytes) -> tuple[Subject | None, bool]:
-        """The person as the sink wrote them, if it did, and whether it knows of their erasure."""
-        key = f"{self._prefix}{pid.hex()}"
+    async def stored_of(self, pids: Sequence[bytes]) -> dict[bytes, Stored]:
+        """Of each pid what the sink wrote, if it did, and whether it knows of an erasure."""
+        pipe: Any = self._client.pipeline(transaction=False)
+        for pid in pids:
+            pipe.hmget(f"{self._prefix}{pid.hex()}", ["p", "d"])
         try:
-            answer = self._client.hmget(key, ["p", "d"])
-            profile, stub = await cast("Any", answer)
+            rows = await pipe.execute()
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise StoreUnavailable("Redis does not answer") from error
-        known = None if profile is None else SUBJECT.decode(profile)
-        is_erased = stub is not None or (known is not None and known.erased_at_ms is not None)
-        return (None if is_erased else known), is_erased
+        return {pid: _stored(*row) for pid, row in zip(pids, rows, strict=True)}
 
     async def close(self) -> None:
         """Give the connections back."""
         await self._client.aclose()
         await self._overlay.close()
         self._vault.close()
+
+
+def _stored(profile: bytes | None, stub: bytes | None) -> Stored:
+    known = None if profile is None else SUBJECT.decode(profile)
+    is_erased = stub is not None or (known is not None and known.erased_at_ms is not None)
+    return (None if is_erased else known), is_erased
 
 
 def open_traits(person: Person, known: Subject) -> list[tuple[str, Json]]:
@@ -173,11 +198,10 @@ def build_router(
         found = await profiles.read(*parse_subject(subject))
         if found is None:
             raise Problem(404, UNKNOWN)
-        person, known = found
-        if not may_be_shown(basis, known.consents, clock_ms()):
+        if not may_be_shown(basis, found.decided, clock_ms()):
             raise Problem(403, "This person's data may not be used for personalisation")
-        await accesses.record(person.pid, roles, "profile", fields_shown(known))
-        view = view_profile(subject, known, open_traits(person, known))
+        await accesses.record(found.person.pid, roles, "profile", fields_shown(found.known))
+        view = view_profile(subject, found.known, open_traits(found.person, found.known))
         return Response(orjson.dumps(view), media_type="application/json")
 
     return router

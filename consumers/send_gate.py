@@ -1,7 +1,8 @@
 """Who is asked right before a message goes to a person?
 
-Everything is looked up at that very moment, and newest first: whose identifier it is, what they
-decided as the overlay has it, what their profile knows besides. Where one of them does not answer
+Everything is looked up at that very moment, and newest first: whose identifier it is, by which
+others they are known, what they decided under each as the overlay has it, what their profile knows
+besides. Where one of them does not answer
 there is an exception and no permission. A permission is for a second: so long does a withdrawal
 that comes now wait before it is called in force (runtime/consent_overlay.py).
 """
@@ -12,7 +13,7 @@ from consumers.profiles_api import Profiles
 from consumers.rules.consent_views import union
 from consumers.rules.send_gate import PURPOSE, Refusal, refusal_of
 from runtime.clock import ClockMs, now_ms
-from runtime.consent_overlay import ConsentOverlay
+from runtime.consent_overlay import ConsentOverlay, consents_in
 from runtime.metrics import counter
 from runtime.sealing import IdType
 from runtime.settings import Settings
@@ -50,15 +51,19 @@ class SendGate:
             return "unknown_person"
         if isinstance(person, Suppressed):
             return "erased"
-        known, is_erased = await self._profiles.stored(person.pid)
+        pids = await self._overlay.kin.pids_of(person.pid)
+        stored = await self._profiles.stored_of(pids)
         # Last: nothing that is decided afterwards may be overlooked.
-        matters = await self._overlay.read_to_send(person.pid)
-        if matters is None or is_erased:
+        found = dict(zip(pids, await self._overlay.read_to_send(pids), strict=True))
+        if found[person.pid] is None or stored[person.pid][1]:
             return "erased"
-        decided = (each.consent for on_one in matters.values() for each in on_one)
-        # A profile has what its lane applied: of more refusals never more is allowed.
-        all_decided = union(decided, known.consents if known is not None else ())
-        return refusal_of(self._basis, all_decided, channel, topic, self._clock())
+        decided = []
+        for pid, matters in found.items():
+            known, _ = stored[pid]
+            # A profile has what its lane applied: of more refusals never more is allowed.
+            applied = known.consents if known is not None else ()
+            decided.append(union(consents_in(matters or {}), applied))
+        return refusal_of(self._basis, decided, channel, topic, self._clock())
 
     async def close(self) -> None:
         """Give the connections back."""

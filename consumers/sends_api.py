@@ -28,7 +28,9 @@ class SendBody(BaseModel):
         },
     )
 
-    subject: str = Field(max_length=600, description="user:ID, anonymous:ID or email:ADDRESS")
+    subject: str = Field(
+        max_length=600, description="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
+    )
     channel: Name
     topic: Name
 

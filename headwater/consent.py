@@ -21,7 +21,7 @@ from headwater.caller import Caller, url_of
 from headwater.running import chosen_settings, settings_in_force, settings_of_desk
 from runtime.settings import Settings
 
-_SUBJECT = re.compile(r"(user|anonymous|email):.")
+_SUBJECT = re.compile(r"(user|anonymous|email|phone):.")
 _BY_SUBJECT = ("show", "set", "link")
 
 
@@ -44,7 +44,8 @@ consent_app = typer.Typer(
 )
 
 Subject = Annotated[
-    str, typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS", show_default=False)
+    str,
+    typer.Argument(help="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER", show_default=False),
 ]
 Config = Annotated[
     Path | None,

@@ -18,7 +18,7 @@ from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 
 ANSWER_WITHIN_S = 120.0
 FORMATS = ("json", "html")
-_KINDS = ("user", "anonymous", "email")
+_KINDS = ("user", "anonymous", "email", "phone")
 _CHUNK = 65_536
 
 
@@ -30,7 +30,9 @@ def export_subject(settings: Settings, subject: str, form: str, output: Path | N
     """
     kind, _, external_id = subject.partition(":")
     if kind not in _KINDS or not external_id:
-        raise SettingInvalid("SUBJECT: expected user:ID, anonymous:ID or email:ADDRESS")
+        raise SettingInvalid(
+            "SUBJECT: expected user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
+        )
     if form not in FORMATS:
         raise SettingInvalid(f"--format {form}: expected {' or '.join(FORMATS)}")
     path = f"/v1/subjects/{quote(subject, safe='')}/export?format={form}"

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from consumers import erasure_store
 from consumers.fact_ages import STEPS
-from runtime import consent_overlay, vault_rows
+from runtime import consent_overlay, kin, vault_rows
 from runtime.clickhouse import answering, connect
 from runtime.purposes import explain, purposes_in_force
 from runtime.settings import Fields, Settings
@@ -28,6 +28,7 @@ from sinks.migrations.limits import limits_in_force
 LAYOUTS: tuple[Layout, ...] = (
     *vault_rows.LAYOUT,
     *consent_overlay.LAYOUT,
+    *kin.LAYOUT,
     *erasure_store.LAYOUT,
     *profile_store.LAYOUT,
 )

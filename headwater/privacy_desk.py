@@ -35,7 +35,10 @@ def add_commands(app: typer.Typer) -> None:
 @desk.command(epilog="Example: headwater export user:42 --format html --output user-42.html")
 def export(
     subject: Annotated[
-        str, typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS", show_default=False)
+        str,
+        typer.Argument(
+            help="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER", show_default=False
+        ),
     ],
     form: Annotated[
         str, typer.Option("--format", help="json for programs, html for the person.")
@@ -118,7 +121,9 @@ def incident(
 def erase(
     subject: Annotated[
         str | None,
-        typer.Argument(help="user:ID, anonymous:ID or email:ADDRESS.", show_default=False),
+        typer.Argument(
+            help="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER.", show_default=False
+        ),
     ] = None,
     reason: Annotated[
         str,

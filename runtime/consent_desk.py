@@ -6,8 +6,8 @@ again, which finds the same record id (schemas/decisions.py). A refusal also wai
 that they may send a moment ago: afterwards no message begins that it forbids.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay, Matters
@@ -67,13 +67,16 @@ class ConsentDesk:
     async def decide(self, wanted: Sequence[Wanted]) -> list[Outcome | NeedsGuardian]:
         """Every decision that is news is on the log and in force; what each came to, in order.
 
+        For every pid of the person (runtime/kin.py), each with a record of its own, of one time.
+
         A yes that needs a guardian's is neither (schemas/minors.py). Where a decision tells no age,
         what the newest record told of it holds.
 
         What is not news is durable too when it was said or listed. Raises StoreUnavailable or
         StoreRefused; then send the same again.
         """
-        pids = list(dict.fromkeys(each.pid for each in wanted))
+        people = await self.overlay.kin.people_of(each.pid for each in wanted)
+        pids = list({pid: None for person in people.values() for pid in person})
         found = await self.overlay.read_with_age(pids)
         known = {pid: dict(matters) for pid, (matters, _) in zip(pids, found, strict=True)}
         ages = {pid: age for pid, (_, age) in zip(pids, found, strict=True)}
@@ -81,27 +84,32 @@ class ConsentDesk:
         records: list[Record] = []
         put: dict[bytes, list[Known]] = {}
         for each in wanted:
-            matters = known[each.pid]
-            refused = self.refusal_of(each, ages[each.pid])
-            if refused is not None:
-                outcomes.append(refused)
+            person, matter = people[each.pid], each.decision.subject_of
+            refused = [no for pid in person if (no := self.refusal_of(each, ages[pid]))]
+            if refused:
+                outcomes.append(refused[0])
                 continue
-            news = self._news(each, matters, ages[each.pid])
-            on_one = matters.get(each.decision.subject_of, ())
-            if news is not None:
-                records.append((self._topic, each.pid, CONSENT_CHANGED.encode(news.change)))
-                matters[each.decision.subject_of] = (*on_one, news.known)
-                if news.known.age is not None:
-                    ages[each.pid] = news.known.age
-                outcome = Outcome(news.known, is_new=True)
-            else:
-                newest = newest_of(on_one)
-                assert newest is not None, "a first decision is always news"
-                outcome = Outcome(newest, is_new=False)
-            outcomes.append(outcome)
-            # One that is there may not be on disk yet: whoever wrote it was perhaps told 503.
-            if outcome.is_new or each.way in ("said", "listed"):
-                put.setdefault(each.pid, []).append(outcome.known)
+            if len(person) > 1:
+                each = replace(each, at_ms=_one_time(each, person, known))
+            news = {each.pid: self._news(each, known[each.pid], ages[each.pid])}
+            if _is_for_all(each, news[each.pid]):
+                for pid in person:
+                    news[pid] = self._news(replace(each, pid=pid), known[pid], ages[pid])
+            taken: Known | None = None
+            # The pid that was named comes last: once it is known there, it is known everywhere.
+            for pid, new in reversed(news.items()):
+                on_one = known[pid].get(matter, ())
+                taken = new.known if new is not None else newest_of(on_one)
+                assert taken is not None, "a first decision is always news"
+                if new is not None:
+                    records.append((self._topic, pid, CONSENT_CHANGED.encode(new.change)))
+                    known[pid][matter] = (*on_one, taken)
+                    ages[pid] = taken.age or ages[pid]
+                # One that is there may not be on disk yet: whoever wrote it was perhaps told 503.
+                if new is not None or each.way in ("said", "listed"):
+                    put.setdefault(pid, []).append(taken)
+            assert taken is not None, "at least the pid that was named is there"
+            outcomes.append(Outcome(taken, any(new is not None for new in news.values())))
         await self._deliveries.send(records)
         if put:
             await self.overlay.put(put)
@@ -154,6 +162,25 @@ class ConsentDesk:
             skew_ms=self._skew_ms,
             age_of_consent=self._age_of_consent(wanted, known),
         )
+
+
+def _is_for_all(wanted: Wanted, own: News | None) -> bool:
+    """True if a decision is the whole person's, and not only of the pid that it names.
+
+    What calls state is the whole person's only where it is news of the one who is named: a device
+    and a telephone that each stamp what they remember would else contradict each other in every
+    call. And a yes that only a stamp says is that of one device.
+    """
+    if wanted.way in ("said", "listed"):
+        return True
+    return own is not None and not (wanted.way == "stamped" and _is_yes(own.known))
+
+
+def _one_time(wanted: Wanted, person: Sequence[bytes], known: Mapping[bytes, Matters]) -> int:
+    """When it is recorded for all of a person: after all that is known of any of them."""
+    matter = wanted.decision.subject_of
+    recorded = (newest_of(known[pid].get(matter, ())) for pid in person)
+    return max(wanted.at_ms, *(0 if k is None else k.consent.recorded_at_ms + 1 for k in recorded))
 
 
 def _decided_at_ms(wanted: Wanted) -> int:

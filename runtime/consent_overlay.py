@@ -24,6 +24,7 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from runtime.kin import Kin
 from runtime.settings import Settings
 from runtime.vault_faults import faults
 from runtime.vault_rows import require_durable
@@ -140,6 +141,8 @@ class ConsentOverlay:
             socket_connect_timeout=ANSWER_WITHIN_S,
             retry=Retry(NoBackoff(), 1),
         )
+        self.kin = Kin(self._client, self._prefix, is_durable=self._is_durable)
+        """Whose decisions count together; on the same connections."""
 
     async def read(self, pids: Sequence[bytes]) -> list[Matters]:
         """For each person what is decided. Raises StoreUnavailable when it cannot be told: whoever
@@ -158,14 +161,19 @@ class ConsentOverlay:
         except (StoreRefused, ValueError):
             raise StoreUnavailable(_UNREADABLE) from None
 
-    async def read_to_send(self, pid: bytes) -> Matters | None:
+    async def read_to_send(self, pids: Sequence[bytes]) -> list[Matters | None]:
         """As `read`, for who begins to send within SEND_WITHIN_MS of calling this, or not at all;
-        None for a person without a row: erased meanwhile. Raises as `read`."""
-        client = self._client
+        None for a pid without a row: erased meanwhile. Raises as `read`."""
+        pipe = self._client.pipeline(transaction=False)
+        for pid in pids:
+            pipe.eval(ASK, 0, self._prefix, pid.hex(), SEND_WITHIN_MS)
         try:
             with faults():
-                row = await client.eval(ASK, 0, self._prefix, pid.hex(), SEND_WITHIN_MS)
-            return None if row is None else _parse_row(zip(row[::2], row[1::2], strict=True))[0]
+                rows = await pipe.execute()
+            return [
+                None if row is None else _parse_row(zip(row[::2], row[1::2], strict=True))[0]
+                for row in rows
+            ]
         except (StoreRefused, ValueError):
             raise StoreUnavailable(_UNREADABLE) from None
 
@@ -184,9 +192,13 @@ class ConsentOverlay:
             await asyncio.sleep(left_ms / 1000)
 
     async def consents_of(self, pid: bytes) -> list[Consent]:
-        """Every decision of a person that can still matter. Raises as `read`."""
-        (matters,) = await self.read([pid])
-        return [known.consent for on_one in matters.values() for known in on_one]
+        """Every decision of a pid that can still matter. Raises as `read`."""
+        (found,) = await self.consents_of_each([pid])
+        return found
+
+    async def consents_of_each(self, pids: Sequence[bytes]) -> list[list[Consent]]:
+        """The same of several pids, in order."""
+        return [consents_in(matters) for matters in await self.read(pids)]
 
     async def put(self, decided: Mapping[bytes, Iterable[Known]]) -> None:
         """All of it is in force, and on disk where the server promises that. Repeating it changes
@@ -210,6 +222,11 @@ class ConsentOverlay:
 
     def _key(self, pid: bytes) -> str:
         return f"{self._prefix}consent:{pid.hex()}"
+
+
+def consents_in(matters: Matters) -> list[Consent]:
+    """The decisions alone."""
+    return [known.consent for on_one in matters.values() for known in on_one]
 
 
 def _arguments(known: Known) -> Iterator[str]:

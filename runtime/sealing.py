@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from runtime.settings import Settings
 from schemas.errors import SettingInvalid, StoreRefused
 
-IdType = Literal["user", "anonymous", "email"]
+IdType = Literal["user", "anonymous", "email", "phone"]
 PID_BYTES = 16
 ERASURE_ID_BYTES = 16
 KEY_BYTES = 32

@@ -26,6 +26,7 @@ from runtime.vault_faults import LOST, faults
 from runtime.vault_rows import (
     BEGIN,
     MEMORY,
+    PID_ROWS,
     RESOLVE,
     RESOLVE_SHA,
     SUPPRESS,
@@ -222,7 +223,7 @@ class Vault(_EitherVault["redis.Redis"]):
             pipe = self._client.pipeline(transaction=False)
             for each in erased:
                 pid = each.pid.hex()
-                pipe.exists(f"{self._prefix}key:{pid}", f"{self._prefix}consent:{pid}")
+                pipe.exists(*(f"{self._prefix}{kind}:{pid}" for kind in PID_ROWS))
                 pipe.get(f"{self._prefix}id:{each.subject}")
                 pipe.exists(f"{self._prefix}suppressed:{each.subject}")
             answers = iter(pipe.execute())

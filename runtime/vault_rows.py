@@ -3,7 +3,8 @@
 `id:<hash of the identifier>` holds a random pid in hex. `key:<pid>` is a hash: `k` the wrapped data
 key, `i` the sealed identifier, `c` when the row was made (ms). `suppressed:<hash>` holds when its
 person was erased (ms) and by which erasure, and stays. `consent:<pid>` is what they decided
-(runtime/consent_overlay.py). One script looks up or creates a whole batch, so two producers that
+(runtime/consent_overlay.py), `claims:<pid>` and `claimed:<pid>` who else they are (runtime/kin.py).
+One script looks up or creates a whole batch, so two producers that
 meet the same new person agree on one pid, and an erased one is never made anew in between: but for
 a sign-up that happened after the erasure, or whatever happened after it to somebody forgotten for
 being idle. They get a new pid, and learn when the past ended (ADR 0011, 0012).
@@ -22,10 +23,14 @@ from typing import Any
 from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, normalise_email, unframe
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.held import Layout, held
+from schemas.identifiers import phone_of
 
 FRESH_MS = 3000
 """How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
 seconds behind. Who finds so young a row waits for it as its maker does."""
+
+PID_ROWS = ("key", "consent", "claims", "claimed")
+"""Kinds of row that are a pid's own: an erasure leaves none of them."""
 
 _PEOPLE = "analytics, personalisation, accountability"
 
@@ -102,12 +107,21 @@ local had = redis.call('GET', suppressed)
 if not had or tonumber(string.match(had, '^%d+')) <= tonumber(erased_ms) then
   redis.call('SET', suppressed, by)
 end
-if expected ~= '' then
-  redis.call('DEL', prefix .. 'key:' .. expected, prefix .. 'consent:' .. expected)
+local function forget(pid)
+  local claims, claimed = prefix .. 'claims:' .. pid, prefix .. 'claimed:' .. pid
+  for _, field in ipairs(redis.call('HKEYS', claims)) do
+    redis.call('SREM', prefix .. 'claimed:' .. string.sub(field, 1, 32), pid)
+  end
+  for _, other in ipairs(redis.call('SMEMBERS', claimed)) do
+    redis.call('HDEL', prefix .. 'claims:' .. other, pid .. 'c', pid .. 'h')
+  end
+  redis.call('DEL', prefix .. 'key:' .. pid, prefix .. 'consent:' .. pid, claims, claimed)
 end
+if expected ~= '' then forget(expected) end
 local pid = redis.call('GET', row)
 if pid and (expected == '' or pid == expected) then
-  redis.call('DEL', row, prefix .. 'key:' .. pid, prefix .. 'consent:' .. pid)
+  redis.call('DEL', row)
+  forget(pid)
   return pid
 end
 return false
@@ -288,7 +302,11 @@ class Batch:
 
 def canonical(id_type: IdType, external_id: str) -> Identifier:
     """The spelling under which an identifier is hashed and kept."""
-    return id_type, normalise_email(external_id) if id_type == "email" else external_id
+    if id_type == "email":
+        return id_type, normalise_email(external_id)
+    if id_type == "phone":
+        return id_type, phone_of(external_id) or external_id
+    return id_type, external_id
 
 
 def identified(ring: KeyRing, pid: bytes, row: Sequence[Any]) -> tuple[Person, str, str] | None:

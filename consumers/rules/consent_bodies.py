@@ -64,7 +64,9 @@ class ConsentBody(BaseModel):
         },
     )
 
-    subject: str = Field(max_length=600, description="user:ID, anonymous:ID or email:ADDRESS")
+    subject: str = Field(
+        max_length=600, description="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
+    )
     purpose: Name | None = None
     channel: Name | None = None
     topic: Name | None = Field(None, description="Or 'all'")

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec.structs import replace
+
 from consumers.rules.times import rfc3339
-from schemas.consent import Basis, allowed_now
+from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.decisions import consents_on_topic, subject_of_change
 from schemas.requests import ConsentChanged
 from schemas.subjects import Consent
@@ -34,11 +36,15 @@ def consent_of(change: ConsentChanged) -> Consent:
 
 
 def first_of_each(history: Iterable[Recorded]) -> list[Recorded]:
-    """Every decision once, oldest first: one that was sent again has the same id."""
+    """Every decision once, oldest first: one that was sent again has the same id, and one that is
+    recorded for several pids of a person differs in nothing but whose it is."""
     found: dict[bytes, Recorded] = {}
     for each in history:
         found.setdefault(each.change.record_id, each)
-    return sorted(found.values(), key=lambda each: each.change.recorded_at_ms)
+    decisions: dict[ConsentChanged, Recorded] = {}
+    for each in found.values():
+        decisions.setdefault(replace(each.change, record_id=b"", pid=b""), each)
+    return sorted(decisions.values(), key=lambda each: each.change.recorded_at_ms)
 
 
 def union(*known: Iterable[Consent]) -> list[Consent]:
@@ -49,18 +55,19 @@ def union(*known: Iterable[Consent]) -> list[Consent]:
 def view_consents(
     subject: str,
     history: Sequence[Recorded],
-    decided: Sequence[Consent],
+    decided: Sequence[Sequence[Consent]],
     bases: Mapping[str, Basis],
     now_ms: int,
 ) -> Json:
     """State of every declared purpose and every subscription that was ever decided on, and every
-    record with its proof. `decided` are all decisions known, whoever knows them."""
-    topics = sorted({c.subject_of for c in decided if not c.subject_of.startswith("purpose/")})
+    record with its proof. `decided` are of each pid all decisions known, whoever knows them."""
+    matters = {c.subject_of for each in decided for c in each}
+    topics = sorted(about for about in matters if not about.startswith("purpose/"))
     return {
         "subject": subject,
         "purposes": [
             {"purpose": name, "basis": basis}
-            | _state(basis, [c for c in decided if c.subject_of == f"purpose/{name}"], now_ms)
+            | _state(basis, [decisions_on(f"purpose/{name}", each) for each in decided], now_ms)
             for name, basis in sorted(bases.items())
         ],
         "subscriptions": [_subscription(about, decided, now_ms) for about in topics],
@@ -68,21 +75,22 @@ def view_consents(
     }
 
 
-def _subscription(about: str, decided: Sequence[Consent], now_ms: int) -> Json:
+def _subscription(about: str, decided: Sequence[Sequence[Consent]], now_ms: int) -> Json:
     channel, _, topic = about.partition("/")
-    on_it = consents_on_topic(channel, topic, decided)
+    on_it = [consents_on_topic(channel, topic, each) for each in decided]
     return {"channel": channel, "topic": topic, **_state("consent", on_it, now_ms)}
 
 
-def _state(basis: Basis, decisions: Sequence[Consent], now_ms: int) -> Json:
+def _state(basis: Basis, of_pids: Sequence[Sequence[Consent]], now_ms: int) -> Json:
     in_force = [
         c
+        for decisions in of_pids
         for c in decisions
         if c.valid_from_ms <= now_ms and (c.valid_to_ms is None or c.valid_to_ms > now_ms)
     ]
     latest = max(in_force, key=lambda c: (c.valid_from_ms, c.recorded_at_ms), default=None)
     return {
-        "allowed": allowed_now(basis, decisions, now_ms),
+        "allowed": allowed_now_in_all(basis, of_pids, now_ms),
         "status": latest.status if latest is not None else "unknown",
         "since": rfc3339(latest.valid_from_ms) if latest is not None else None,
         "until": _moment(latest.valid_to_ms) if latest is not None else None,

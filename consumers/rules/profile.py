@@ -4,13 +4,13 @@ Profiles are shown to tools for the purpose `personalisation`. Where its legal b
 unknown means no; where it is a legitimate interest, it is yes until the person objected.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from consumers.rules.rates import Money as Amount
 from consumers.rules.rates import list_money, mean
 from consumers.rules.times import rfc3339
-from schemas.consent import Basis, allowed_now, decisions_on
+from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.subjects import Consent, Money, Subject
 
 Json = Any
@@ -20,9 +20,11 @@ PURPOSE = "personalisation"
 VISIT_BYTES = 34
 
 
-def may_be_shown(basis: Basis, consents: Sequence[Consent], at_ms: int) -> bool:
-    """True if the person's decisions, else the basis, allow it at `at_ms` (schemas/consent.py)."""
-    return allowed_now(basis, decisions_on(f"purpose/{PURPOSE}", consents), at_ms)
+def may_be_shown(basis: Basis, decided: Iterable[Sequence[Consent]], at_ms: int) -> bool:
+    """True if the decisions of each pid of the person, else the basis, allow it at `at_ms`
+    (schemas/consent.py)."""
+    on_it = [decisions_on(f"purpose/{PURPOSE}", each) for each in decided]
+    return allowed_now_in_all(basis, on_it, at_ms)
 
 
 def view_profile(

@@ -8,7 +8,7 @@ channel's topic, which always needs consent (ePrivacy Directive Art. 13(1)).
 from collections.abc import Sequence
 from typing import Literal
 
-from schemas.consent import Basis, allowed_now, decisions_on
+from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.decisions import consents_on_topic
 from schemas.subjects import Consent
 
@@ -20,11 +20,14 @@ not allowed; the channel's topic is not subscribed."""
 
 
 def refusal_of(
-    basis: Basis, decided: Sequence[Consent], channel: str, topic: str, now_ms: int
+    basis: Basis, decided: Sequence[Sequence[Consent]], channel: str, topic: str, now_ms: int
 ) -> Refusal | None:
-    """The first rule that forbids it; None if it may go. `basis` is that of the purpose."""
-    if not allowed_now(basis, decisions_on(f"purpose/{PURPOSE}", decided), now_ms):
+    """The first rule that forbids it; None if it may go. `basis` is that of the purpose; `decided`
+    are the decisions of each pid of the person."""
+    on_purpose = [decisions_on(f"purpose/{PURPOSE}", each) for each in decided]
+    if not allowed_now_in_all(basis, on_purpose, now_ms):
         return "purpose"
-    if not allowed_now("consent", consents_on_topic(channel, topic, decided), now_ms):
+    on_topic = [consents_on_topic(channel, topic, each) for each in decided]
+    if not allowed_now_in_all("consent", on_topic, now_ms):
         return "subscription"
     return None

@@ -10,10 +10,11 @@ from typing import Literal
 
 from producers.rules.shapes import Fault
 from producers.rules.split import CAMPAIGN_FIELDS, JsonObject
+from schemas.identifiers import phone_of
 from schemas.money import EXPECTED as EXPECTED_AMOUNT
 from schemas.money import parse_micro
 
-IdType = Literal["user", "anonymous", "email"]
+IdType = Literal["user", "anonymous", "email", "phone"]
 
 TYPES = ("track", "identify", "page", "screen", "group", "alias")
 LONGEST_MESSAGE_ID = 100
@@ -82,7 +83,8 @@ def identifiers_of(
 ) -> dict[IdType, str]:
     """Every identifier of the call; the first names its person: userId, anonymousId, e-mail.
 
-    Only by this rule does a call sent again reach the same lane, whatever was learnt in between.
+    A telephone number never does: too many who share one write it in too many ways. Only by this
+    rule does a call sent again reach the same lane, whatever was learnt in between.
     """
     ids: dict[IdType, str] = {}
     user = _identifier(call, "userId", path)
@@ -103,7 +105,19 @@ def identifiers_of(
             raise Found(where, "too_long", f"at most {LONGEST_IDENTIFIER} characters")
     if not ids:
         raise Found(path, "missing_identifier", "userId, anonymousId or an e-mail in the traits")
+    phone = traits.get("phone")
+    if not phone and type(context.get("traits")) is dict:
+        phone = context["traits"].get("phone")
+    if type(phone) is int:
+        phone = str(phone)
+    if type(phone) is str and (number := phone_of(phone)) is not None:
+        ids["phone"] = number
     return ids
+
+
+def previous_of(call: JsonObject, kind: str, path: str) -> str | None:
+    """The previousId of an alias call: what its user was known by before."""
+    return _identifier(call, "previousId", path) if kind == "alias" else None
 
 
 def _identifier(call: JsonObject, name: str, path: str) -> str | None:
@@ -134,6 +148,7 @@ def refuse_nul(
         "userId": ids.get("user"),
         "anonymousId": ids.get("anonymous"),
         "traits.email": ids.get("email"),
+        "previousId": call.get("previousId"),
     }
     for name in _CAMPAIGN_PROPERTIES:
         named[f"properties.{name}"] = properties.get(name)

@@ -18,10 +18,12 @@ from producers.rules.call_fields import (
     identifiers_of,
     message_id_of,
     object_of,
+    previous_of,
     refuse_nul,
     type_of,
 )
 from producers.rules.call_keys import CallKeys
+from producers.rules.claims import Identifier, one_person_of
 from producers.rules.enrichment import Enricher, Requester
 from producers.rules.shapes import Fault, find_too_large, find_unwritable
 from producers.rules.split import CAMPAIGN_FIELDS, ClearNames, JsonObject, split_call
@@ -100,7 +102,8 @@ class Checked:
     """A call that may enter the log once its person is resolved and the plain parts are sealed.
 
     `traits` are (hashed name, JSON [name, value]); `plain` is the JSON of all that is not clear.
-    `stated` is what it says of consent; then `others` are its identifiers beside the first.
+    `stated` is what it says of consent, `others` are its identifiers beside the first, `one_person`
+    those of which it says that they are one person's (none if it says it of nobody).
     """
 
     id_type: IdType
@@ -116,7 +119,8 @@ class Checked:
     traits: tuple[tuple[bytes, bytes], ...]
     plain: bytes
     stated: tuple[Stated, ...] = ()
-    others: tuple[tuple[IdType, str], ...] = ()
+    others: tuple[Identifier, ...] = ()
+    one_person: tuple[Identifier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +177,7 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
     if other:
         rest["call"] = other
     id_type = next(iter(ids))
+    one_person = one_person_of(kind, ids, previous_of(call, kind, path))
     stated = stated_in(event, properties, context, rules.categories, path, has_gpc=arrival.has_gpc)
     return Checked(
         id_type,
@@ -191,7 +196,8 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
         ),
         orjson.dumps(rest),
         stated,
-        tuple(ids.items())[1:] if stated else (),
+        tuple(ids.items())[1:],
+        one_person,
     )
 
 

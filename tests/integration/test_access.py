@@ -121,7 +121,7 @@ def test_refusals_are_problem_details_and_repeat_nothing(served: Served) -> None
     for path, role, code in (
         ("/v1/campaigns", secret, 401),
         ("/v1/campaigns", "write", 403),
-        ("/v1/profiles/phone:+420123456789", "admin", 400),
+        ("/v1/profiles/fax:+420123456789", "admin", 400),
         ("/v1/events/rejected?limit=100000", "admin", 400),
         ("/v1/campaigns", "admin", 503),
         ("/nowhere/user:jana@example.com", "admin", 404),

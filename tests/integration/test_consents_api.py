@@ -319,7 +319,7 @@ def test_503_while_kafka_is_away_and_nothing_is_in_force(
 @pytest.mark.parametrize(
     ("change", "path", "expected"),
     [
-        ({"subject": "42"}, "$.subject", "user:ID, anonymous:ID or email:ADDRESS"),
+        ({"subject": "42"}, "$.subject", "user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"),
         ({"subject": None}, "$.subject", "string"),
         ({"purpose": "fun"}, "$.purpose", "one of advertising, analytics, personalisation, sale"),
         ({"purpose": None}, "$.purpose", "either a purpose, or a channel and a topic"),

@@ -156,12 +156,12 @@ def test_where_the_basis_is_consent_unknown_means_no(
         assert undeclared.get("/v1/profiles/user:42", "activation").status_code == 403
 
 
-@pytest.mark.parametrize("text", ["42", "phone:1", "user:", ":", "USER:42"])
+@pytest.mark.parametrize("text", ["42", "fax:1", "user:", ":", "USER:42"])
 def test_a_subject_that_is_none_is_refused_with_the_form(served: Served, text: str) -> None:
     answer = served.get(f"/v1/profiles/{text}", "activation")
     assert answer.status_code == 400
     assert answer.json()["errors"] == [
-        {"path": "path.subject", "expected": "user:ID, anonymous:ID or email:ADDRESS"}
+        {"path": "path.subject", "expected": "user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"}
     ]
 
 

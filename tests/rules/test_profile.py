@@ -38,8 +38,8 @@ def decision(
 def test_newest_decision_in_force_wins_over_the_basis(
     consents: list[Consent], by_interest: bool, by_consent: bool
 ) -> None:
-    assert may_be_shown("legitimate_interest", consents, NOW_MS) is by_interest
-    assert may_be_shown("consent", consents, NOW_MS) is by_consent
+    assert may_be_shown("legitimate_interest", [consents], NOW_MS) is by_interest
+    assert may_be_shown("consent", [consents], NOW_MS) is by_consent
 
 
 def subject(**changes: object) -> Subject:

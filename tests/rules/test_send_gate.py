@@ -35,14 +35,14 @@ YES = (decided("purpose/advertising", "granted"), decided("email/newsletter", "s
 def test_a_refusal_of_either_forbids_it_and_no_other_does(
     more: tuple[Consent, ...], expected: Refusal | None
 ) -> None:
-    assert refusal_of("consent", [*YES, *more], "email", "newsletter", NOW_MS) == expected
+    assert refusal_of("consent", [[*YES, *more]], "email", "newsletter", NOW_MS) == expected
 
 
 def test_a_subscription_needs_consent_whatever_the_basis_of_the_purpose_is() -> None:
-    assert refusal_of("consent", [], "email", "newsletter", NOW_MS) == "purpose"
-    assert refusal_of("legitimate_interest", [], "email", "newsletter", NOW_MS) == "subscription"
+    assert refusal_of("consent", [[]], "email", "newsletter", NOW_MS) == "purpose"
+    assert refusal_of("legitimate_interest", [[]], "email", "newsletter", NOW_MS) == "subscription"
     pending = [decided("email/newsletter", "pending")]
-    assert refusal_of("legitimate_interest", pending, "email", "newsletter", NOW_MS)
+    assert refusal_of("legitimate_interest", [pending], "email", "newsletter", NOW_MS)
 
 
 @given(
@@ -61,4 +61,4 @@ def test_whoever_refuses_now_gets_no_message_whatever_they_said_before(
 ) -> None:
     newest_ms = max((each.valid_from_ms for each in before), default=0)
     refused = decided(about, "withdrawn", newest_ms + 1)
-    assert refusal_of("legitimate_interest", [*before, refused], "email", "newsletter", NOW_MS)
+    assert refusal_of("legitimate_interest", [[*before, refused]], "email", "newsletter", NOW_MS)

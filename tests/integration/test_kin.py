@@ -1,0 +1,148 @@
+"""The claims in the vault, on a real Valkey: the same persons in any order, and gone with either."""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+import redis
+import redis.asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runtime.kin import MOST_CLAIMED, Claimed, Kin
+from runtime.sealing import Person
+from runtime.vault import Erased, Vault
+from schemas.identity import Claim, with_claim
+from tests.conftest import FreshName
+
+KEK, PEPPER = b"k" * 32, b"p" * 32
+EVENT = b"e" * 16
+
+
+class Graph:
+    """Claims beside a vault, each question on a loop of its own."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._url, self.prefix = url, prefix
+        self.vault = Vault(url, prefix, KEK, PEPPER)
+
+    def pids(self, count: int) -> list[bytes]:
+        """So many people, in the order of their pids."""
+        named = [("user", str(number)) for number in range(count)]
+        found = self.vault.resolve(named)  # type: ignore[arg-type]
+        return sorted(person.pid for person in found if isinstance(person, Person))
+
+    def run(self, ask: str, *args: object) -> object:
+        async def asked() -> object:
+            client = redis.asyncio.Redis.from_url(self._url)
+            try:
+                return await getattr(Kin(client, self.prefix, is_durable=True), ask)(*args)
+            finally:
+                await client.aclose()
+
+        return asyncio.run(asked())
+
+    def put(self, *claims: Claimed) -> None:
+        self.run("put", claims)
+
+    def news(self, *claims: Claimed) -> object:
+        return self.run("news_among", claims)
+
+    def person(self, pid: bytes) -> object:
+        return self.run("pids_of", pid)
+
+
+@pytest.fixture
+def graph(redis_url: str, fresh_name: FreshName) -> Iterator[Graph]:
+    made = Graph(redis_url, fresh_name("kin") + ":")
+    yield made
+    made.vault.close()
+
+
+def claim(by: bytes, at_ms: int = 1000, cause: str = "identify", event: bytes = EVENT) -> Claim:
+    return Claim(by, 3, at_ms, event, cause)
+
+
+def test_claims_join_people_until_they_are_revoked(graph: Graph) -> None:
+    first, second, device = graph.pids(3)
+    assert graph.person(device) == (device,)
+    graph.put((device, claim(first)), (second, claim(first, cause="alias")))
+    assert graph.person(device) == graph.person(first) == (first, *sorted((second, device)))
+    graph.put((device, claim(first, 2000, "revoked")))
+    assert graph.person(device) == (device,)
+    assert graph.person(second) == (first, second)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),
+            st.integers(-2, 2),
+            st.sampled_from(("identify", "revoked", "linked")),
+            st.integers(0, 1),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_the_script_keeps_what_the_rule_keeps(
+    graph: Graph, said: list[tuple[int, int, str, int]]
+) -> None:
+    """In the order in which they come, and for another pid in the other one."""
+    *by, one, other = graph.pids(5)
+    graph.vault._client.delete(*(f"{graph.prefix}claims:{pid.hex()}" for pid in (one, other)))
+    claims = [claim(by[n], at, cause, bytes([event]) * 16) for n, at, cause, event in said]
+    graph.put(*((one, each) for each in claims), *((other, each) for each in reversed(claims)))
+    expected: list[Claim] = []
+    for each in claims:
+        expected = with_claim(expected, each)
+    for pid in (one, other):
+        (bonds,) = graph.run("bonds_of", [pid]).values()  # type: ignore[attr-defined]
+        kept: list[Claim] = []
+        for each in bonds.claims:
+            kept = with_claim(kept, each)
+        assert kept == expected and len(bonds.claims) == len(expected)
+
+
+def test_what_is_known_and_on_disk_is_no_news(graph: Graph, redis_client: "redis.Redis") -> None:
+    user, device = graph.pids(2)
+    said = (device, claim(user))
+    graph.put(said)
+    # Whoever wrote it a moment ago may not know yet that it is on disk.
+    assert graph.news(said) == [said]
+    row, field = f"{graph.prefix}claims:{device.hex()}", f"{user.hex()}c"
+    line = redis_client.hget(row, field)
+    assert isinstance(line, bytes)
+    redis_client.hset(row, field, line.rsplit(b" ", 1)[0] + b" 1")
+    later, earlier = (device, claim(user, 1001)), (device, claim(user, 999))
+    assert graph.news(said, later, earlier) == [earlier]
+
+
+def test_a_claimant_of_many_gets_no_more_by_calls(
+    graph: Graph, redis_client: "redis.Redis"
+) -> None:
+    user, device = graph.pids(2)
+    others = [number.to_bytes(16, "big").hex() for number in range(MOST_CLAIMED)]
+    redis_client.sadd(f"{graph.prefix}claimed:{user.hex()}", *others)
+    assert graph.news((device, claim(user))) == []
+
+
+def test_an_erased_one_leaves_no_claim_and_gets_none(
+    graph: Graph, redis_client: "redis.Redis"
+) -> None:
+    first, second, device = graph.pids(3)
+    graph.put((device, claim(first)), (device, claim(second)), (second, claim(first)))
+    erased = Erased("", first, 1, bytes(16))
+    graph.vault.suppress_erased([erased])
+    # Of who claimed and was claimed, nothing of the erased pid is left with the others.
+    held = [
+        key for key in redis_client.scan_iter(f"{graph.prefix}*") if first.hex() in key.decode()
+    ]
+    assert held == [] and graph.vault.remains_of([erased]) == [0]
+    for key in redis_client.scan_iter(f"{graph.prefix}claims:*"):
+        assert first.hex() not in str(redis_client.hgetall(key))
+    assert graph.person(device) == (second, device)
+    graph.put((second, claim(first)))
+    assert graph.person(second) == (second, device)
+    assert not redis_client.exists(f"{graph.prefix}claimed:{first.hex()}")
