@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from schemas.varints import read_size, write_text
+from schemas.varints import SHORT, read_size, write_text
 
 MAY_PROFILE: Final = 1
 """Flag: the purpose `personalisation` was allowed when it happened."""
@@ -63,7 +63,9 @@ def pack(
 ) -> bytes:
     """One entry: times and ids as they stand in Entry, then the texts as Avro writes strings."""
     known = _written
-    about = known[name] + known[campaign] + known[category] + known[product]
+    # Products are many: each is written anew.
+    thing = product.encode()
+    about = known[name] + known[campaign] + known[category] + SHORT[len(thing) << 1] + thing
     return _pack_head(occurred_at_ms, event_id[:TIE_BYTES], flags, len(about)) + about
 
 
