@@ -36,6 +36,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         events.Retracted,
         subjects.Money,
         subjects.Trait,
+        subjects.ClearTrait,
         subjects.Purchase,
         subjects.Consent,
         identity.Claim,

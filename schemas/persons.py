@@ -17,7 +17,7 @@ import msgspec
 
 from schemas.activity import packed, unpack
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Group, KinOf, Money, Purchase, Subject, Trait
+from schemas.subjects import ClearTrait, Consent, Group, KinOf, Money, Purchase, Subject, Trait
 
 VISIT_GAP_MS: Final = 30 * 60_000
 """As shipped ([time] visit_gap_minutes)."""
@@ -67,6 +67,7 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
         visits=visits,
         activity=packed(sorted(done)[-MOST_ENTRIES:]),
         purchases=purchases,
+        clear_traits=_clear_traits(parts),
         members=[],
         kin=[KinOf(subject.pid, groups)] if groups else [],
     )
@@ -152,6 +153,14 @@ def _traits(parts: Iterable[Subject]) -> list[Trait]:
 
 def _newer(trait: Trait) -> tuple[int, bytes, bytes]:
     return trait.occurred_at_ms, trait.event_id, trait.sealed
+
+
+def _clear_traits(parts: Iterable[Subject]) -> list[ClearTrait]:
+    told = (each for part in parts for each in part.clear_traits)
+    newest: dict[str, ClearTrait] = {}
+    for each in sorted(told, key=lambda each: (each.occurred_at_ms, each.event_id, each.value)):
+        newest[each.name] = each
+    return [newest[name] for name in sorted(newest)]
 
 
 def _visits(parts: Iterable[Subject], gap_ms: int) -> tuple[list[str], bytes]:

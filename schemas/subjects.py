@@ -55,6 +55,15 @@ class Consent(msgspec.Struct, frozen=True, gc=False):
     recorded_at_ms: int
 
 
+class ClearTrait(msgspec.Struct, frozen=True, gc=False):
+    """The newest value of a trait that may be read, as JSON, with the call that set it."""
+
+    name: str
+    occurred_at_ms: int
+    event_id: bytes
+    value: bytes
+
+
 class Purchase(msgspec.Struct, frozen=True, gc=False):
     """An order, once for each order_id, or a refund.
 
@@ -120,6 +129,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     moved_to: bytes | None = None
     members: list[Member] = []
     kin: list[KinOf] = []
+    clear_traits: list[ClearTrait] = []
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

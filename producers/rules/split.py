@@ -50,6 +50,9 @@ def split_call(
         ("traits", traits, names.traits),
     ):
         readable, sealed = _split_object(values, allowed)
+        if part == "traits":
+            # Taken back, or become something that has to be sealed: what was readable is over.
+            readable |= {name: None for name in sealed if name in allowed}
         if readable:
             clear[part] = readable
         if sealed:

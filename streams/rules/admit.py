@@ -19,7 +19,7 @@ from schemas.events import EMAIL_EVENTS, NO_CAMPAIGN, Collected, VisitChange
 from streams.rules.capacity import FULL, has_room
 from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
-from streams.rules.fold import fold_order, fold_refund, fold_times, fold_traits
+from streams.rules.fold import fold_clear_traits, fold_order, fold_refund, fold_times, fold_traits
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
@@ -108,6 +108,8 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     if gate.profiles:
         if event.traits:
             fold_traits(person, event)
+            if clear.traits is not None and event.type == "identify":
+                fold_clear_traits(person, event, clear.traits)
         if person.settled is None:  # what segments are made of may have changed
             person.segments = segments_of(person)
     if money is None:

@@ -4,13 +4,14 @@ Every fold is the same for any order of the same events: sums, earliest and late
 (occurred_at, event_id), and an order once for each order_id.
 """
 
+from collections.abc import Mapping
 from hashlib import blake2b
 
 import msgspec
 
 from schemas.activity import TIE_BYTES
 from schemas.events import Collected
-from schemas.subjects import Purchase, Trait
+from schemas.subjects import ClearTrait, Purchase, Trait
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.person import ORDER_KEY_BYTES, Person
 from streams.rules.validate import Money, Scalar
@@ -112,3 +113,15 @@ def fold_traits(person: Person, event: Collected) -> None:
             replaced = -TRAIT_BYTES if known is None else len(known.sealed)
             person.size += len(trait.sealed) - replaced
             person.settled = None
+
+
+def fold_clear_traits(person: Person, event: Collected, traits: Mapping[str, Scalar]) -> None:
+    """The same for traits that may be read; null takes one back."""
+    stamp = (event.occurred_at_ms, event.event_id)
+    for name, value in traits.items():
+        known = person.clear_traits.get(name)
+        if known is None or (known.occurred_at_ms, known.event_id) < stamp:
+            told = ClearTrait(name, *stamp, msgspec.json.encode(value))
+            person.clear_traits[name] = told
+            person.size += TRAIT_BYTES + MOST_BYTES_A_CHARACTER * len(name) + len(told.value)
+            person.rare = None

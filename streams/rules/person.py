@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Money, Purchase, Subject, Trait
+from schemas.subjects import ClearTrait, Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
 from streams.rules.activity import Activity
 from streams.rules.kinship import Kinship, read_kinship
@@ -51,6 +51,7 @@ class Person:
         "activity",
         "activity_since_ms",
         "bought",
+        "clear_traits",
         "consents",
         "decided",
         "erased_at_ms",
@@ -94,6 +95,7 @@ class Person:
         self.activity = Activity()
         self.activity_since_ms = 0  # nothing of the activity is older; 0: not known
         self.purchases: list[Purchase] = []
+        self.clear_traits: dict[str, ClearTrait] = {}
         self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
         self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
         self.kinship: Kinship | None = None  # who else is the same person; of most people nobody
@@ -112,7 +114,7 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
-_write_rare = SUBJECT.part_writer("wake_at_ms", "kin")
+_write_rare = SUBJECT.part_writer("wake_at_ms", "clear_traits")
 _NOTHING_RARE = _write_rare(
     Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
 )
@@ -271,6 +273,7 @@ def _subject_of(person: Person) -> Subject:
         moved_to=kinship.moved_to if kinship is not None else None,
         members=kinship.members_written() if kinship is not None else [],
         kin=kinship.kin_written() if kinship is not None else [],
+        clear_traits=list(person.clear_traits.values()),
     )
 
 
@@ -301,5 +304,6 @@ def subject_to_person(subject: Subject) -> Person:
     person.purchases = list(subject.purchases)
     person.wake_at_ms = subject.wake_at_ms
     person.kinship = read_kinship(subject.claims, subject.moved_to, subject.members, subject.kin)
+    person.clear_traits = {trait.name: trait for trait in subject.clear_traits}
     person.bought = person.rare = None
     return person

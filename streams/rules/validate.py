@@ -49,6 +49,7 @@ class Clear(msgspec.Struct, gc=False):
 
     properties: ClearProperties | None = None
     context: ClearContext | None = None
+    traits: dict[str, Scalar] | None = None
 
 
 class Money(msgspec.Struct, gc=False):

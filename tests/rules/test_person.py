@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Purchase, Trait
+from schemas.subjects import ClearTrait, Consent, Purchase, Trait
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
@@ -54,6 +54,10 @@ def people(draw: st.DrawFn) -> Person:
         person.activity.add(*entry)
     person.purchases = draw(st.lists(PURCHASES, max_size=3))
     person.wake_at_ms = draw(LONGS)
+    person.clear_traits = {
+        name: ClearTrait(name, draw(LONGS), b"e" * 16, b'"x"')
+        for name in draw(st.lists(TEXTS, max_size=2))
+    }
     person.bought = person.rare = None
     return person
 

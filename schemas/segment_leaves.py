@@ -1,0 +1,211 @@
+"""What may a single condition ask of a person?
+
+The leaves of a segment's tree. Each names one kind of fact that every lane holds of a person, and
+compares it with constants: so a condition can be answered from the person's own record, and it can
+be told in advance when time alone changes the answer (schemas/segment_rules.py).
+"""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+COUNTS: Final = ("events", "orders", "refunds")
+AMOUNTS: Final = ("spent", "refunded", "average_order_value")
+"""Of one currency, which the condition names: amounts of two are never added."""
+AGES: Final = ("days_since_first_seen", "days_since_last_seen", "days_since_last_order")
+"""Whole days of 24 hours that have passed; of what never was, no comparison is true."""
+TEXTS: Final[tuple[str, ...]] = ()
+COMPUTED: Final = (*COUNTS, *AMOUNTS, *AGES, *TEXTS)
+WHERE: Final = ("category", "product_id", "campaign")
+COMPARISONS: Final = ("at_least", "at_most", "exactly")
+LONGEST_TEXT = 200
+MOST_VALUES = 100
+MOST_COUNT = 5_000
+MOST_DAYS = 36_500
+
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_SUBSCRIPTION = re.compile(r"[a-z0-9_-]+/[A-Za-z0-9_.-]+")
+Leaf = Mapping[str, Any]
+Told = Iterator[tuple[str, str]]
+"""(key at fault, or "" for the leaf; what was expected)."""
+
+
+class Names(Protocol):
+    """The names that are known; None: any."""
+
+    @property
+    def purposes(self) -> Collection[str] | None: ...
+    @property
+    def clear_traits(self) -> Collection[str] | None: ...
+    @property
+    def history_days(self) -> int: ...
+
+
+class Around(Protocol):
+    """What a leaf is checked against."""
+
+    @property
+    def known(self) -> Names: ...
+    @property
+    def ids(self) -> Collection[str]: ...
+
+
+def check_leaf(kind: str, leaf: Leaf, around: Around) -> Told:
+    """Everything that is wrong with `leaf`, whose kind is one of the five."""
+    yield from _CHECKS[kind](leaf, around)
+
+
+def _event(leaf: Leaf, around: Around) -> Told:
+    allowed = ("event", "within_days", "within_hours", "where", *COMPARISONS)
+    yield from _only(leaf, allowed)
+    if not _is_text(leaf["event"]):
+        yield "event", "expected the name of a track event, or page or screen"
+    windows = [key for key in ("within_days", "within_hours") if key in leaf]
+    if len(windows) != 1:
+        yield windows[1] if windows else "", "expected one of within_days and within_hours"
+    else:
+        most = around.known.history_days * (24 if windows[0] == "within_hours" else 1)
+        if not _is_whole(leaf[windows[0]], 1, most):
+            yield windows[0], f"expected a whole number from 1 to {most}"
+    where = leaf.get("where", {})
+    if not isinstance(where, Mapping):
+        yield "where", f"expected a table of {', '.join(WHERE)}"
+    else:
+        for key, value in where.items():
+            if key not in WHERE:
+                yield "where", f"{key}: expected one of {', '.join(WHERE)}{_near(key, WHERE)}"
+            elif not _is_text(value) and not _is_list_of_texts(value):
+                yield "where", f"{key}: expected a text, or a list of texts"
+    yield from _comparison(leaf, lambda value: _is_whole(value, 0, MOST_COUNT), must=False)
+
+
+def _computed(leaf: Leaf, _around: Around) -> Told:
+    name = leaf["computed"]
+    if name not in COMPUTED:
+        near = _near(name, COMPUTED) if isinstance(name, str) else ""
+        yield "computed", f"expected one of {', '.join(COMPUTED)}{near}"
+        return
+    if name in TEXTS:
+        yield from _only(leaf, ("computed", "is", "in"))
+        yield from _one_of_values(leaf)
+        return
+    if name in AMOUNTS:
+        yield from _only(leaf, ("computed", "currency", *COMPARISONS))
+        currency = leaf.get("currency")
+        if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
+            where = "currency" if "currency" in leaf else ""
+            yield where, "expected currency, an ISO 4217 code such as EUR"
+        yield from _comparison(leaf, _is_amount, must=True)
+        return
+    yield from _only(leaf, ("computed", *COMPARISONS))
+    most = MOST_DAYS if name in AGES else 10**9
+    yield from _comparison(leaf, lambda value: _is_whole(value, 0, most), must=True)
+
+
+def _trait(leaf: Leaf, around: Around) -> Told:
+    yield from _only(leaf, ("trait", "is", "in"))
+    name, clear = leaf["trait"], around.known.clear_traits
+    if not _is_text(name):
+        yield "trait", "expected the name of a trait"
+    elif clear is not None and name not in clear:
+        yield (
+            "trait",
+            "expected a trait that may be read: this one is sealed for its person, or nobody sends "
+            "it. Add it to clear in [fields.traits] if it says nothing that has to be secret"
+            f"{_near(name, clear)}",
+        )
+    yield from _one_of_values(leaf)
+
+
+def _consent(leaf: Leaf, around: Around) -> Told:
+    yield from _only(leaf, ("consent",))
+    about, purposes = leaf["consent"], around.known.purposes
+    expected = "expected a purpose such as advertising, or channel/topic such as email/newsletter"
+    if not _is_text(about):
+        yield "consent", expected
+    elif "/" in about:
+        if not _SUBSCRIPTION.fullmatch(about) or about.startswith("purpose/"):
+            yield "consent", expected
+    elif purposes is not None and about not in purposes:
+        yield (
+            "consent",
+            f"expected one of [purposes.*]: {', '.join(purposes)}{_near(about, purposes)}",
+        )
+
+
+def _segment(leaf: Leaf, around: Around) -> Told:
+    yield from _only(leaf, ("segment",))
+    id_ = leaf["segment"]
+    if not isinstance(id_, str) or id_ not in around.ids:
+        near = _near(id_, around.ids) if isinstance(id_, str) else ""
+        yield "segment", f"expected the id of another segment{near}"
+
+
+_CHECKS: Final = {
+    "event": _event,
+    "computed": _computed,
+    "trait": _trait,
+    "consent": _consent,
+    "segment": _segment,
+}
+
+
+def _only(leaf: Leaf, allowed: tuple[str, ...]) -> Told:
+    for key in leaf:
+        if key not in allowed:
+            yield key, f"expected {', '.join(allowed)}{_near(key, allowed)}"
+
+
+def _comparison(leaf: Leaf, fits: Any, *, must: bool) -> Told:
+    found = [key for key in COMPARISONS if key in leaf]
+    if len(found) > 1 and found != ["at_least", "at_most"]:
+        yield found[1], f"expected {found[0]} alone, or at_least with at_most"
+    if must and not found:
+        yield "", f"expected one of {', '.join(COMPARISONS)}"
+    for key in found:
+        if not fits(leaf[key]):
+            yield key, "expected a number that this can be compared with"
+
+
+def _one_of_values(leaf: Leaf) -> Told:
+    found = [key for key in ("is", "in") if key in leaf]
+    if len(found) != 1:
+        yield "", "expected one of is and in"
+    elif found == ["in"]:
+        values = leaf["in"]
+        if not isinstance(values, list | tuple) or not 0 < len(values) <= MOST_VALUES:
+            yield "in", f"expected a list of 1 to {MOST_VALUES} values"
+        elif not all(_is_value(value) for value in values):
+            yield "in", "expected texts, numbers, true or false"
+    elif not _is_value(leaf["is"]):
+        yield "is", "expected a text, a number, true or false"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT
+
+
+def _is_list_of_texts(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and 0 < len(value) <= MOST_VALUES
+        and all(_is_text(each) for each in value)
+    )
+
+
+def _is_value(value: object) -> bool:
+    return _is_text(value) or type(value) in (bool, int, float)
+
+
+def _is_whole(value: object, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most
+
+
+def _is_amount(value: object) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 10**12  # type: ignore[operator]

@@ -1,0 +1,241 @@
+"""Which segments is a person in at a time, and when may time alone change that?
+
+Definitions are compiled once, to closures; no text is ever run. Each closure answers twice: whether
+its condition holds at `now_ms`, and until when that holds if nothing more becomes known of the
+person. A window's edge, a consent that begins or ends, a day that fills: all of them can be told in
+advance, so a person who will leave by time passing is woken then, and nobody is polled. Of `all`
+and `any` only as much is asked as decides them, what is cheap first: while a condition that decides
+holds, the others do not matter.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.activity import MAY_PROFILE, Entry
+from schemas.consent import Basis, allowed_now_in_all, decisions_on
+from schemas.decisions import consents_on_topic
+from schemas.segment_facts import (
+    DAY_MS,
+    HOUR_MS,
+    NEVER,
+    Answer,
+    Facts,
+    Look,
+    Rule,
+    bounds_of,
+    computed_rule,
+    trait_rule,
+)
+from schemas.segments import Condition, Segment
+from schemas.subjects import Consent
+
+PERSONALISATION = "personalisation"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A set of definitions, ready to be asked."""
+
+    ids: tuple[str, ...]
+    _rules: Mapping[str, Rule]
+    _personalisation: Basis
+
+    def evaluate(
+        self, facts: Facts, now_ms: int, groups: Sequence[Sequence[Consent]] | None = None
+    ) -> tuple[frozenset[str], int | None]:
+        """The segments that the person is in at `now_ms`, and the earliest time at which that may
+        change although nothing more becomes known of them; None if it cannot.
+
+        `groups` are the decisions under each of their pids, where they have several. Whoever does
+        not allow personalisation now is in none (docs/consent.md).
+        """
+        look = Look(facts, (facts.consents,) if groups is None else groups, now_ms)
+        until_ms = NEVER
+        members: list[str] = []
+        for id_, rule in self._rules.items():
+            holds, its_ms = rule(look)
+            if holds:
+                members.append(id_)
+            if its_ms < until_ms:
+                until_ms = its_ms
+        if members and any(look.groups):
+            decided = [decisions_on(_ABOUT, group) for group in look.groups]
+            allowed, its_ms = _allowed(self._personalisation, decided, now_ms)
+            if not allowed:
+                return _NOBODY, None if its_ms == NEVER else its_ms
+            until_ms = min(until_ms, its_ms)
+        elif members and self._personalisation == "consent":
+            return _NOBODY, None  # unknown means no, until a decision comes
+        return frozenset(members) if members else _NOBODY, None if until_ms == NEVER else until_ms
+
+
+_ABOUT = f"purpose/{PERSONALISATION}"
+_NOBODY: frozenset[str] = frozenset()
+
+
+def compile_segments(segments: Sequence[Segment], bases: Mapping[str, Basis]) -> Compiled:
+    """The rules of `segments`, which parse_segments accepted, under each purpose's legal basis.
+
+    A purpose without a basis is allowed to nobody who did not say yes.
+    """
+    compiler = _Compiler(bases)
+    for segment in segments:
+        compiler.names(segment.condition)
+    for segment in segments:
+        compiler.rules[segment.id] = compiler.member(
+            segment.id, compiler.rule(segment.condition)[1]
+        )
+    return Compiled(
+        tuple(segment.id for segment in segments),
+        compiler.rules,
+        bases.get(PERSONALISATION, "consent"),
+    )
+
+
+class _Compiler:
+    def __init__(self, bases: Mapping[str, Basis]) -> None:
+        self.bases = bases
+        self.rules: dict[str, Rule] = {}
+        self._names: set[str] = set()
+
+    def names(self, condition: Condition) -> None:
+        """Learn which events are asked for: of the others nothing has to be looked up."""
+        for inner in (*condition.get("all", ()), *condition.get("any", ())):
+            self.names(inner)
+        if "not" in condition:
+            self.names(condition["not"])
+        if "event" in condition:
+            self._names.add(condition["event"])
+
+    def rule(self, condition: Condition) -> tuple[int, Rule]:
+        """(roughly what it costs, the rule)."""
+        if "all" in condition:
+            return self._branch(condition["all"], decides=False)
+        if "any" in condition:
+            return self._branch(condition["any"], decides=True)
+        if "not" in condition:
+            cost, inner = self.rule(condition["not"])
+            return cost, _negated(inner)
+        if "event" in condition:
+            return 10, self._event(condition)
+        if "computed" in condition:
+            return computed_rule(condition)
+        if "trait" in condition:
+            return 2, trait_rule(condition)
+        if "consent" in condition:
+            return 4, self._consent(condition["consent"])
+        return 8, self._segment(condition["segment"])
+
+    def _branch(self, conditions: Sequence[Condition], *, decides: bool) -> tuple[int, Rule]:
+        inner = sorted((self.rule(each) for each in conditions), key=lambda each: each[0])
+        rules = tuple(rule for _, rule in inner)
+
+        def branch(look: Look) -> Answer:
+            until_ms = NEVER
+            for rule in rules:
+                answer = rule(look)
+                if answer[0] is decides:
+                    return answer
+                if answer[1] < until_ms:
+                    until_ms = answer[1]
+            return not decides, until_ms
+
+        return sum(cost for cost, _ in inner), branch
+
+    def member(self, id_: str, rule: Rule) -> Rule:
+        """`rule` asked once an evaluation, however many segments build on it."""
+
+        def member(look: Look) -> Answer:
+            answer = look.found.get(id_)
+            if answer is None:
+                answer = look.found[id_] = rule(look)
+            return answer
+
+        return member
+
+    def _segment(self, id_: str) -> Rule:
+        rules = self.rules
+        return lambda look: rules[id_](look)
+
+    def _event(self, leaf: Condition) -> Rule:
+        name, names = leaf["event"], self._names
+        days, hours = leaf.get("within_days", 0), leaf.get("within_hours", 0)
+        window_ms = days * DAY_MS + hours * HOUR_MS
+        low, high = bounds_of(leaf, default_low=1)
+        where = leaf.get("where", {})
+        category, product, campaign = (
+            _texts(where.get(key)) for key in ("category", "product_id", "campaign")
+        )
+
+        def event(look: Look) -> Answer:
+            by_name = look.by_name
+            if by_name is None:
+                by_name = look.by_name = _by_name(look.facts.activity, names)
+            since_ms = look.now_ms - window_ms
+            times = [
+                entry.occurred_at_ms
+                for entry in by_name.get(name, ())
+                if entry.occurred_at_ms > since_ms
+                and (category is None or entry.category in category)
+                and (product is None or entry.product in product)
+                and (campaign is None or entry.campaign in campaign)
+            ]
+            count = len(times)
+            if count < low:
+                return False, NEVER  # they only become fewer
+            times.sort()
+            if count > high:
+                return False, times[count - high - 1] + window_ms if low <= high else NEVER
+            return True, times[count - low] + window_ms if low else NEVER
+
+        return event
+
+    def _consent(self, about: str) -> Rule:
+        if "/" in about:
+            channel, _, topic = about.partition("/")
+
+            def subscribed(look: Look) -> Answer:
+                decided = [consents_on_topic(channel, topic, group) for group in look.groups]
+                return _allowed("consent", decided, look.now_ms)
+
+            return subscribed
+        basis, subject_of = self.bases.get(about, "consent"), f"purpose/{about}"
+
+        def allowed(look: Look) -> Answer:
+            decided = [decisions_on(subject_of, group) for group in look.groups]
+            return _allowed(basis, decided, look.now_ms)
+
+        return allowed
+
+
+def _by_name(activity: Iterable[Entry], names: set[str]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for entry in activity:
+        if entry.flags & MAY_PROFILE and entry.name in names:
+            found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def _allowed(basis: Basis, groups: Sequence[Sequence[Consent]], now_ms: int) -> Answer:
+    until_ms = NEVER
+    for group in groups:
+        for decision in group:
+            for at_ms in (decision.valid_from_ms, decision.valid_to_ms):
+                if at_ms is not None and now_ms < at_ms < until_ms:
+                    until_ms = at_ms
+    return allowed_now_in_all(basis, groups, now_ms), until_ms
+
+
+def _negated(inner: Rule) -> Rule:
+    def negated(look: Look) -> Answer:
+        holds, until_ms = inner(look)
+        return not holds, until_ms
+
+    return negated
+
+
+def _texts(value: Any) -> frozenset[str] | None:
+    if value is None:
+        return None
+    return frozenset((value,) if isinstance(value, str) else value)
