@@ -11,7 +11,7 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from consumers import erasure_store
+from consumers import erasure_store, message_scripts
 from consumers.fact_ages import STEPS
 from runtime import consent_overlay, kin, vault_rows
 from runtime.clickhouse import answering, connect
@@ -31,6 +31,7 @@ LAYOUTS: tuple[Layout, ...] = (
     *kin.LAYOUT,
     *erasure_store.LAYOUT,
     *profile_store.LAYOUT,
+    *message_scripts.LAYOUT,
 )
 """Every kind of key that we write into Redis."""
 
@@ -172,7 +173,11 @@ def _tables(settings: Settings) -> Iterator[Place]:
 
 
 def _keys(settings: Settings) -> Iterator[Place]:
-    prefixes = {"vault": settings.vault.key_prefix, "redis": settings.redis.key_prefix}
+    prefixes = {
+        "vault": settings.vault.key_prefix,
+        "redis": settings.redis.key_prefix,
+        "sending": settings.sending.key_prefix,
+    }
     for layout in LAYOUTS:
         name = f"{prefixes[layout.prefix_of]}{layout.pattern}"
         kept = layout.kept.replace(UNTIL_ERASED, _until_erased(settings))

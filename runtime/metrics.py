@@ -19,6 +19,10 @@ CounterName = Literal[
     "headwater_consents_without_guardian_total",
     # Sends that were asked for, by answer (allowed, or the rule that forbids it).
     "headwater_sends_asked_total",
+    # Decisions over messages, by journey or segment and what they led to (sent, held, dropped ...).
+    "headwater_messages_total",
+    # Messages that do not go, by the rule that forbids it.
+    "headwater_messages_suppressed_total",
     # Events withheld, by purpose ('erased' of an erased person) and reason (unknown, refused).
     "headwater_withheld_events_total",
     # Withheld events that a late grant allows, by outcome (released, rejected; lost: not on the log
@@ -76,6 +80,8 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_consents_recorded_total": ("way",),
     "headwater_consents_without_guardian_total": ("way",),
     "headwater_sends_asked_total": ("answer",),
+    "headwater_messages_total": ("journey", "outcome"),
+    "headwater_messages_suppressed_total": ("reason",),
     "headwater_withheld_events_total": ("purpose", "reason"),
     "headwater_parked_events_total": ("outcome",),
     "headwater_lane_commits_total": ("lane",),

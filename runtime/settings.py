@@ -39,6 +39,7 @@ from runtime.settings_sections import (
     TopicSettings,
     Vault,
 )
+from runtime.settings_sending import Sending, Smtp, Webhook
 from schemas.errors import SettingInvalid
 from schemas.topics import DAY_MS, Topics
 
@@ -100,6 +101,9 @@ class Settings(Section):
     attribution: Attribution = Attribution()
     time: Time = Time()
     erasure: Erasure = Erasure()
+    sending: Sending = Sending()
+    smtp: Smtp = Smtp()
+    webhooks: tuple[Webhook, ...] = ()
 
     @field_validator("topics")
     @classmethod

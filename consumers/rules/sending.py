@@ -22,6 +22,7 @@ Rule = Literal[
     "purpose",
     "subscription",
     "purchase_since",
+    "cart_changed",
     "too_late",
     "quiet_hours",
     "day_cap",
@@ -89,11 +90,34 @@ def decide_by_purchase(anchor_at_ms: int, ordered_at_ms: Iterable[int]) -> Decis
     return GO
 
 
-def decide_by_time(due_at_ms: int, now_ms: int, zone: Zone, limits: Limits) -> Decision:
+def decide_by_change(anchor_at_ms: int, changed_at_ms: Iterable[int]) -> Decision:
+    """A cart that was changed after the message was made is not what the message says: the journey
+    begins anew with that change."""
+    later = [at_ms for at_ms in changed_at_ms if at_ms > anchor_at_ms]
+    if later:
+        return Dropped("cart_changed", {"changed_at_ms": max(later), "since_ms": anchor_at_ms})
+    return GO
+
+
+def decide_by_age(
+    due_at_ms: int, now_ms: int, limits: Limits, expires_at_ms: int | None = None
+) -> Decision:
+    """Too late once it was due for too long, or what it is about is too old."""
+    latest_ms = due_at_ms + limits.latest_ms
+    if expires_at_ms is not None:
+        latest_ms = min(latest_ms, expires_at_ms)
+    if now_ms > latest_ms:
+        return Dropped("too_late", {"due_at_ms": due_at_ms, "latest_at_ms": latest_ms})
+    return GO
+
+
+def decide_by_time(
+    due_at_ms: int, now_ms: int, zone: Zone, limits: Limits, expires_at_ms: int | None = None
+) -> Decision:
     """Too late, in the quiet hours of the person, or in time."""
-    late_ms = now_ms - due_at_ms
-    if late_ms > limits.latest_ms:
-        return Dropped("too_late", {"due_at_ms": due_at_ms, "latest_ms": limits.latest_ms})
+    aged = decide_by_age(due_at_ms, now_ms, limits, expires_at_ms)
+    if isinstance(aged, Dropped):
+        return aged
     until_ms = quiet_until_ms(now_ms, zone.rules, limits.quiet)
     if until_ms is not None:
         values = {"timezone": zone.name, "timezone_by": zone.known_by}
@@ -112,13 +136,20 @@ def decide_by_caps(
     """Whether one message more is too many, on a channel on which these went."""
     sent = list(sent_at_ms)
     today = sum(at_ms >= window.day_ms for at_ms in sent)
-    this_week = sum(at_ms >= window.week_ms for at_ms in sent)
-    where: dict[str, Value] = {"timezone": zone.name, "timezone_by": zone.known_by}
     if today >= limits.most_a_day:
-        return Dropped("day_cap", {"sent": today, "most": limits.most_a_day, **where})
+        return one_too_many("day", today, zone, limits)
+    this_week = sum(at_ms >= window.week_ms for at_ms in sent)
     if this_week >= limits.most_a_week:
-        return Dropped("week_cap", {"sent": this_week, "most": limits.most_a_week, **where})
+        return one_too_many("week", this_week, zone, limits)
     return GO
+
+
+def one_too_many(span: Literal["day", "week"], sent: int, zone: Zone, limits: Limits) -> Dropped:
+    """So many went on the calendar day or week of the person, and no more may."""
+    where = {"timezone": zone.name, "timezone_by": zone.known_by}
+    if span == "day":
+        return Dropped("day_cap", {"sent": sent, "most": limits.most_a_day, **where})
+    return Dropped("week_cap", {"sent": sent, "most": limits.most_a_week, **where})
 
 
 def retry_after_ms(tries: int, chance: float) -> int:

@@ -1,0 +1,157 @@
+"""May this message go to this person now, and where to?
+
+Asked right before it goes, of whoever knows: the vault whose it is, the profile what they did
+since, the overlay what they decided (consumers/send_gate.py). The order is that of the rules, so
+that the same facts always give the same reason. A store that does not answer is no permission.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.headerregistry import Address
+from typing import Any, cast
+
+from consumers.message_store import MessageStore
+from consumers.profiles_api import Profiles, open_traits
+from consumers.rules.local_time import Quiet, Zone, zone_of
+from consumers.rules.messages import EMAIL, Message
+from consumers.rules.sending import (
+    Dropped,
+    Go,
+    Held,
+    Limits,
+    decide_by_change,
+    decide_by_purchase,
+    decide_by_time,
+)
+from consumers.send_gate import SendGate
+from runtime.sealing import IdType, Person, normalise_email
+from runtime.settings import Settings
+from runtime.settings_sending import minute_of
+from runtime.smtp import address_of
+from runtime.time_zones import zones_by_country
+from runtime.vault import Suppressed, Vault
+from schemas.activity import unpack
+from schemas.errors import StoreUnavailable
+from schemas.journeys import JourneyDue
+from schemas.subjects import Subject
+
+HOUR_MS = 3_600_000
+CART_EVENTS = frozenset({"Product Added", "Product Removed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A message may go, at the time of asking: to whom, and how they live."""
+
+    person: Person
+    id_type: IdType
+    external_id: str
+    address: Address | None
+    zone: Zone
+    traits: Mapping[str, Any]
+
+
+class MessageGate:
+    """Answers for one event loop; closes nothing that it was given.
+
+    Methods raise StoreUnavailable or StoreRefused: then the message does not go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        vault: Vault,
+        profiles: Profiles,
+        gate: SendGate,
+        store: MessageStore,
+    ) -> None:
+        chosen = settings.sending
+        self.limits = Limits(
+            chosen.most_a_day,
+            chosen.most_a_week,
+            Quiet(minute_of(chosen.quiet_from), minute_of(chosen.quiet_to)),
+            chosen.latest_hours * HOUR_MS,
+        )
+        self._timezone = chosen.timezone
+        self._vault = vault
+        self._profiles = profiles
+        self._gate = gate
+        self._store = store
+
+    async def ask(self, message: Message, due: JourneyDue, now_ms: int) -> Allowed | Held | Dropped:
+        """Whether it may go, by every rule but the limits by day and week, which count when it is
+        begun."""
+        row = await self.identified(message.pid)
+        if row is None:
+            return Dropped("erased", {})
+        person, id_type, external_id = row
+        if due.held_out:
+            return Dropped("held_out", {})
+        known, is_erased = await self._profiles.stored(message.pid)
+        if is_erased:
+            return Dropped("erased", {})
+        if known is None:
+            raise StoreUnavailable("the person's profile is not there yet")
+        traits = {name: value for name, value in open_traits(person, known) if value is not None}
+        address = None
+        if message.channel == EMAIL:
+            address = _address(id_type, external_id, traits)
+            if address is None:
+                return Dropped("no_address", {})
+        if await self._is_suppressed(message, address):
+            return Dropped("suppressed", {"channel": message.channel})
+        refusal = await self._gate.ask(id_type, external_id, due.channel, due.topic)
+        if refusal is not None:
+            return Dropped(refusal, {"channel": due.channel, "topic": due.topic})
+        zone = zone_of(traits.get("timezone"), _country(traits), zones_by_country(), self._timezone)
+        for decision in (
+            decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(known)),
+            decide_by_change(due.anchor_at_ms, _changed_at_ms(known)),
+            decide_by_time(due.due_at_ms, now_ms, zone, self.limits, due.expires_at_ms),
+        ):
+            if not isinstance(decision, Go):
+                return decision
+        return Allowed(person, id_type, external_id, address, zone, traits)
+
+    async def confirm(self, allowed: Allowed, due: JourneyDue) -> Dropped | None:
+        """None: it may begin within SEND_WITHIN_MS of calling this."""
+        refusal = await self._gate.ask(allowed.id_type, allowed.external_id, due.channel, due.topic)
+        if refusal is None:
+            return None
+        return Dropped(refusal, {"channel": due.channel, "topic": due.topic})
+
+    async def identified(self, pid: bytes) -> tuple[Person, IdType, str] | None:
+        """The person, and the identifier that the pid was made for; None once erased."""
+        (row,) = await asyncio.to_thread(self._vault.identifiers_of, [pid])
+        return None if row is None else (row[0], cast("IdType", row[1]), row[2])
+
+    async def _is_suppressed(self, message: Message, address: Address | None) -> bool:
+        refuses = self._store.is_undeliverable
+        if await asyncio.to_thread(refuses, [message.pid], message.channel):
+            return True
+        if address is None:
+            return False
+        email = normalise_email(address.addr_spec)
+        return isinstance(await asyncio.to_thread(self._vault.find, "email", email), Suppressed)
+
+
+def _address(id_type: IdType, external_id: str, traits: Mapping[str, Any]) -> Address | None:
+    return address_of(external_id if id_type == "email" else traits.get("email"))
+
+
+def _country(traits: Mapping[str, Any]) -> str | None:
+    """By Segment's traits: address.country, or country; two letters (ISO 3166)."""
+    address = traits.get("address")
+    found = address.get("country") if isinstance(address, dict) else None
+    country = found or traits.get("country")
+    return country.upper() if isinstance(country, str) and len(country) == 2 else None
+
+
+def _ordered_at_ms(known: Subject) -> list[int]:
+    return [each.occurred_at_ms for each in known.purchases if not each.is_refund]
+
+
+def _changed_at_ms(known: Subject) -> list[int]:
+    entries = unpack(known.activity)
+    return [entry.occurred_at_ms for entry in entries if entry.name in CART_EVENTS]

@@ -1,0 +1,189 @@
+"""How does a mail get to the server that delivers it, at most once?
+
+Until the server has been given the text, nothing has been sent, and whatever failed may be tried
+again. From then on only its answer says whether it took it: without one it may have, so the mail is
+not sent again (RFC 5321 4.5.4.2 lets a server deliver what it could not acknowledge). The two are
+told apart here.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import EmailPolicy
+from email.utils import format_datetime, parseaddr
+from pathlib import Path
+from typing import Any, Literal
+
+from aiosmtplib import (
+    SMTP,
+    SMTPDataError,
+    SMTPException,
+    SMTPRecipientRefused,
+    SMTPResponseException,
+)
+
+from runtime.settings_sending import Smtp
+from schemas.errors import SettingInvalid, StoreUnavailable
+
+_PERMANENT = range(500, 600)
+Outcome = Literal["taken", "refused", "not_now", "in_doubt"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of a mail: `refused` for good, `not_now` and not sent, or `in_doubt`. `code` is
+    the server's last, 0 without one; `is_recipients` tells that it refused the address."""
+
+    outcome: Outcome
+    code: int = 0
+    is_recipients: bool = False
+
+
+class _Unfolded(EmailPolicy):
+    """Leaves links in one piece: folded they would be encoded, and no client would know them."""
+
+    def fold(self, name: str, value: Any) -> str:
+        if name.lower().startswith("list-"):
+            return f"{name}: {value}{self.linesep}"
+        return str(super().fold(name, value))
+
+    def fold_binary(self, name: str, value: Any) -> bytes:
+        if name.lower().startswith("list-"):
+            return self.fold(name, value).encode("ascii")
+        return super().fold_binary(name, value)
+
+
+POLICY = _Unfolded(linesep="\r\n")
+
+
+def write_mail(
+    *,
+    sender: Address,
+    to: Address,
+    subject: str,
+    text: str,
+    html: str,
+    message_id: str,
+    at: Any,
+    headers: dict[str, str],
+) -> EmailMessage:
+    """A mail with a plain and an HTML part. `at` is an aware datetime; `headers` are put beside."""
+    mail = EmailMessage(POLICY)
+    mail["From"] = sender
+    mail["To"] = to
+    # A line break in a subject would begin a header.
+    mail["Subject"] = " ".join(subject.split())
+    mail["Date"] = format_datetime(at)
+    mail["Message-ID"] = f"<{message_id}@{sender.domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    for name, value in headers.items():
+        mail[name] = value
+    mail.set_content(text)
+    mail.add_alternative(html, subtype="html")
+    return mail
+
+
+def address_of(text: object) -> Address | None:
+    """The address that the text is; None if it is none. A domain is written as DNS has it."""
+    if not isinstance(text, str) or len(text) > 320:
+        return None
+    local, at, domain = text.strip().rpartition("@")
+    if not at or any(character in text for character in "\r\n\0"):
+        return None
+    try:
+        ascii_domain = domain.encode("idna").decode("ascii")
+        found = Address(addr_spec=f"{local}@{ascii_domain}")
+    except (UnicodeError, ValueError, HeaderParseError, IndexError):
+        return None
+    # Beyond ASCII every server on the way would have to take SMTPUTF8.
+    return found if found.username.isascii() else None
+
+
+class SmtpServer:
+    """The server of `[smtp]`."""
+
+    def __init__(self, chosen: Smtp) -> None:
+        self._chosen = chosen
+        self.sender = sender_of(chosen)
+        self._password = _password(chosen)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator["Connection"]:
+        """A connection that is ready to take a mail. Raises StoreUnavailable without one."""
+        chosen = self._chosen
+        client = SMTP(
+            hostname=chosen.host,
+            port=chosen.port,
+            username=chosen.username or None,
+            password=self._password or None,
+            timeout=chosen.answer_within_s,
+            use_tls=chosen.encryption == "tls",
+            # True: without it there is no connection. None would be content with plain text.
+            start_tls=chosen.encryption == "starttls",
+        )
+        try:
+            await client.connect()
+        except (SMTPException, OSError, ValueError) as error:
+            client.close()
+            # Not its text: it may quote the server, and that the login.
+            raise StoreUnavailable(f"the mail server: {type(error).__name__}") from None
+        try:
+            yield Connection(client)
+        finally:
+            try:
+                await client.quit(timeout=1)
+            except (SMTPException, OSError):
+                client.close()
+
+
+class Connection:
+    """Takes one mail."""
+
+    def __init__(self, client: SMTP) -> None:
+        self._client = client
+
+    async def send(self, mail: EmailMessage, sender: Address, to: Address) -> Answer:
+        """What became of it. Raises nothing: whatever happens has its outcome."""
+        client = self._client
+        try:
+            await client.mail(sender.addr_spec)
+            await client.rcpt(to.addr_spec)
+        except SMTPResponseException as error:
+            # 421 and 4xx speak of a moment (RFC 5321 4.2.1).
+            if error.code in _PERMANENT:
+                return Answer("refused", error.code, isinstance(error, SMTPRecipientRefused))
+            return Answer("not_now", error.code)
+        except (SMTPException, OSError):
+            return Answer("not_now")
+        try:
+            response = await client.data(mail.as_bytes())
+        except SMTPDataError as error:
+            return Answer("refused" if error.code in _PERMANENT else "not_now", error.code)
+        except (SMTPException, OSError):
+            return Answer("in_doubt")
+        return Answer("taken", response.code)
+
+
+def sender_of(chosen: Smtp) -> Address:
+    """Whom mails are from. Raises SettingInvalid."""
+    name, spec = parseaddr(chosen.from_address)
+    found = address_of(spec)
+    if found is None:
+        raise SettingInvalid(
+            "[smtp] from_address: expected an address such as 'Shop <shop@example.com>' "
+            "(or set HEADWATER_SMTP_FROM_ADDRESS)"
+        )
+    return Address(name, found.username, found.domain)
+
+
+def _password(chosen: Smtp) -> str:
+    if not chosen.username:
+        return ""
+    path = Path(chosen.password_file)
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        raise SettingInvalid(f"[smtp] password_file: cannot read {path}") from None

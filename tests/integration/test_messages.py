@@ -1,0 +1,324 @@
+"""Does a message go once, to whom it may, with all that a mail needs, and is each reason kept?"""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from consumers.message_store import CLAIMED_FOR_MS, SENDING_FOR_MS
+from consumers.messages_to_people import Report, Sender
+from schemas.errors import StoreUnavailable
+from tests.mailing import NOON_MS, YES, Killed, Mailbox, Office, bought, mail_server, office
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Mailbox, int]]:
+    with mail_server() as found:
+        yield found
+
+
+@pytest.fixture
+def mailbox(server: tuple[Mailbox, int]) -> Mailbox:
+    server[0].__init__()  # type: ignore[misc]
+    return server[0]
+
+
+@pytest.fixture
+def post(
+    tmp_path: Path,
+    redis_url: str,
+    redis_client: "redis.Redis",
+    fresh_name: Any,
+    server: tuple[Mailbox, int],
+    mailbox: Mailbox,
+) -> Iterator[Office]:
+    smtp = {
+        "host": "127.0.0.1",
+        "port": server[1],
+        "encryption": "none",
+        "from_address": "Obchod <shop@example.com>",
+        "answer_within_s": 5,
+    }
+    consent = {"public_url": "https://shop.example"}
+    name = fresh_name("post")
+    with office(tmp_path, redis_url, redis_client, name, smtp=smtp, consent=consent) as made:
+        yield made
+
+
+def test_a_mail_has_its_headers_a_subject_in_utf8_and_both_parts(
+    post: Office, mailbox: Mailbox
+) -> None:
+    templates = Path(post.settings.data_dir) / "own"
+    templates.mkdir()
+    (templates / "cart.subject").write_text(
+        "{{ person.first_name }}, košík čeká 🛒 na Tebe, a to už od včerejška\n"
+    )
+    post.settings = post.settings.model_copy(
+        update={
+            "sending": post.settings.sending.model_copy(update={"templates_dir": str(templates)})
+        }
+    )
+    person = post.person(traits={"email": "Jana@example.com", "first_name": "Žofie"})
+    message = post.schedule(person)
+    post.work()
+    (mail,) = mailbox.mails
+    assert mail["From"] == "Obchod <shop@example.com>"
+    assert mail["To"] == "Jana@example.com"
+    assert mail["Subject"] == "Žofie, košík čeká 🛒 na Tebe, a to už od včerejška"
+    assert mail["Date"].datetime == datetime.fromtimestamp(NOON_MS // 1000, UTC)
+    assert mail["Message-ID"] == f"<{message.id}@example.com>"
+    assert mail["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert mail["List-Unsubscribe"].startswith("<https://shop.example/consent/unsubscribe/")
+    text, html = mail.get_body(("plain",)), mail.get_body(("html",))
+    assert text is not None and html is not None
+    assert mail.get_content_type() == "multipart/alternative"
+    assert "2 x Kávovar <b>& mlýnek</b> (red), 2499.00 CZK" in text.get_content()
+    assert "Kávovar &lt;b&gt;&amp; mlýnek&lt;/b&gt;" in html.get_content()
+    assert "https://shop.example/consent/preferences/" in text.get_content()
+    assert post.last(message).state == "sent"
+    # What the cart held is not kept beyond that.
+    assert post.history(message).message.body == b""
+    (report,) = post.told
+    assert (report.what, report.message.campaign_id) == ("Email Sent", "cart")
+
+
+def test_whoever_may_not_be_written_to_is_not_and_the_reason_is_kept(
+    post: Office, mailbox: Mailbox
+) -> None:
+    plain = post.person()
+    withdrawn = post.person()
+    post.decide(withdrawn, ("purpose/advertising", "withdrawn"), at_ms=2000)
+    stranger = post.person()
+    post.vault.suppress("email", "gone@example.com", NOON_MS)
+    expected = {
+        post.schedule(plain, held_out=True): "held_out",
+        post.schedule(post.person(decided=YES[:1])): "subscription",
+        post.schedule(withdrawn): "purpose",
+        post.schedule(post.person(traits={"email": "no address"})): "no_address",
+        post.schedule(post.person(traits={"email": "gone@example.com"})): "suppressed",
+        post.schedule(post.person(purchases=[bought(NOON_MS - HOUR_MS)])): "purchase_since",
+        post.schedule(stranger, due_at_ms=NOON_MS - 25 * HOUR_MS): "too_late",
+        post.schedule(stranger, expires_at_ms=NOON_MS - 1): "too_late",
+        post.schedule(stranger, channel="pigeon", topic="cart"): "subscription",
+        post.schedule(stranger, template="none"): "template_fault",
+    }
+    allowed = post.schedule(post.person(purchases=[bought(NOON_MS - HOUR_MS - 1)]))
+    post.work()
+    assert {post.last(message).rule for message in expected} == set(expected.values())
+    for message, rule in expected.items():
+        assert post.last(message).rule == rule
+    assert len(mailbox.mails) == 1
+    assert post.last(allowed).state == "sent"
+
+
+def test_an_erased_person_leaves_nothing_behind_not_even_a_reason(
+    post: Office, mailbox: Mailbox
+) -> None:
+    person = post.person()
+    message = post.schedule(person)
+    post.vault.suppress("user", "u1", NOON_MS)
+    post.work()
+    assert mailbox.mails == []
+    assert post.store.of_person([person.pid]) == []
+    assert post.store.remains_of([person.pid]) == [0]
+    assert not list(post.redis.scan_iter(f"{post.settings.sending.key_prefix}*{message.id}"))
+
+
+def test_at_night_a_message_waits_for_the_morning_and_is_asked_of_again(
+    post: Office, mailbox: Mailbox
+) -> None:
+    tokyo = post.person(traits={"email": "t@example.com", "timezone": "Asia/Tokyo"})
+    buyer = post.person(traits={"email": "b@example.com", "address": {"country": "JP"}})
+    first, second = post.schedule(tokyo), post.schedule(buyer)
+    post.work()
+    morning_ms = int(datetime(2026, 9, 21, 23, tzinfo=UTC).timestamp() * 1000)
+    for message in (first, second):
+        held = post.last(message)
+        assert (held.state, held.rule, held.until_ms) == ("held", "quiet_hours", morning_ms)
+    post.clock.at_ms = morning_ms - 1
+    post.work()
+    assert mailbox.mails == []
+    post.profile(buyer, traits={"email": "b@example.com"}, purchases=[bought(NOON_MS)])
+    post.clock.at_ms = morning_ms
+    post.work()
+    assert [mail["To"] for mail in mailbox.mails] == ["t@example.com"]
+    assert post.last(second).rule == "purchase_since"
+    states = [each.state for each in post.history(first).decisions]
+    assert states == ["scheduled", "held", "sending", "sent"]
+
+
+def test_limits_hold_for_messages_that_come_at_once_and_count_by_channel(
+    post: Office, mailbox: Mailbox
+) -> None:
+    person = post.person()
+    day = [post.schedule(person) for _ in range(5)]
+    post.work()
+    assert len(mailbox.mails) == 1
+    assert sorted(post.last(each).rule for each in day) == ["", *["day_cap"] * 4]
+    for _ in range(3):
+        post.clock.at_ms += 24 * HOUR_MS
+        post.schedule(person)
+        post.work()
+    assert len(mailbox.mails) == 3
+    (last, *_) = post.store.of_person([person.pid])
+    assert last.decisions[-1].rule == "week_cap"
+    # The following Monday is another week.
+    post.clock.at_ms += 4 * 24 * HOUR_MS
+    post.schedule(person)
+    post.work()
+    assert len(mailbox.mails) == 4
+
+
+async def _die(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "mails", "state", "rule"),
+    [
+        ("ask", 1, "sent", ""),
+        ("confirm", 1, "sent", ""),
+        ("begun", 0, "failed", "interrupted"),
+        ("handed", 1, "failed", "interrupted"),
+        ("sent", 1, "sent", ""),
+        ("told", 1, "sent", ""),
+    ],
+)
+def test_killed_at_any_point_a_message_goes_once_at_most(
+    post: Office, mailbox: Mailbox, killed_at: str, mails: int, state: str, rule: str
+) -> None:
+    message = post.schedule(post.person())
+
+    async def die_at(sender: Any) -> None:
+        store, gate = sender._store, sender._gate
+        begin, move, told = store.begin, store.move, store.told
+        if killed_at in ("ask", "confirm"):
+            setattr(gate, killed_at, _die)
+
+        def stop_after(call: Any, *args: Any, **more: Any) -> None:
+            call(*args, **more)
+            raise Killed
+
+        def stop(*_: object, **__: object) -> None:
+            raise Killed
+
+        if killed_at == "begun":
+            store.begin = lambda *args, **more: stop_after(begin, *args, **more)
+        elif killed_at == "handed":
+            store.move = stop
+        elif killed_at == "sent":
+            store.move = lambda *args, **more: stop_after(move, *args, **more)
+        elif killed_at == "told":
+            store.told = stop
+        try:
+            with pytest.raises(Killed):
+                await sender.step()
+        finally:
+            store.begin, store.move, store.told = begin, move, told
+
+    post.work(die_at)
+    for _ in range(3):
+        post.clock.at_ms += max(CLAIMED_FOR_MS, SENDING_FOR_MS)
+        post.work()
+    assert len(mailbox.mails) == mails
+    last = post.last(message)
+    assert (last.state, last.rule) == (state, rule)
+    # Told twice at most, under one id.
+    assert {report.message.id for report in post.told} == (
+        {message.id} if state == "sent" else set()
+    )
+    assert post.store.next_wake_ms() is None
+
+
+def test_what_the_server_says_decides_whether_it_is_tried_again(
+    post: Office, mailbox: Mailbox
+) -> None:
+    message = post.schedule(post.person())
+    mailbox.on_rcpt = "450 busy"
+    post.work()
+    assert post.last(message).rule == "channel_unavailable"
+    post.clock.at_ms += HOUR_MS
+    mailbox.on_rcpt = "250 OK"
+    post.work()
+    assert len(mailbox.mails) == 1 and post.last(message).state == "sent"
+
+    # Refused for good: no more mails to that address, and it counted for nothing.
+    person = post.person()
+    mailbox.on_rcpt = "550 no such user"
+    refused = post.schedule(person)
+    post.work()
+    assert (post.last(refused).state, post.last(refused).rule) == ("failed", "refused_by_channel")
+    assert post.last(refused).values == {"code": 550}
+    assert post.told[-1].what == "Email Bounced"
+    mailbox.on_rcpt = "250 OK"
+    again = post.schedule(person)
+    post.work()
+    assert post.last(again).rule == "suppressed"
+
+    # The server took the text and did not answer: it may have delivered it.
+    mailbox.cut_at_data = True
+    doubtful = post.schedule(post.person())
+    post.work()
+    assert len(mailbox.mails) == 2
+    assert (post.last(doubtful).state, post.last(doubtful).rule) == ("failed", "interrupted")
+
+
+def test_without_its_stores_nothing_is_sent_and_it_is_tried_again(
+    post: Office, mailbox: Mailbox
+) -> None:
+    message = post.schedule(post.person())
+
+    async def unavailable(*_: object) -> None:
+        raise StoreUnavailable("away")
+
+    async def without(sender: Any) -> None:
+        sender._gate._gate._overlay.read_to_send = unavailable
+        await sender.step()
+
+    post.work(without)
+    held = post.last(message)
+    assert (held.state, held.rule, held.until_ms) == ("held", "store_unavailable", NOON_MS + 5000)
+    assert mailbox.mails == []
+    post.clock.at_ms += 5000
+    post.work()
+    assert len(mailbox.mails) == 1
+
+
+def test_what_was_not_told_is_told_later_under_the_same_id(post: Office, mailbox: Mailbox) -> None:
+    message = post.schedule(post.person())
+
+    async def away(_: Report) -> None:
+        raise StoreUnavailable("Kafka is away")
+
+    post.work(tell=away)
+    assert post.told == [] and len(mailbox.mails) == 1
+    post.clock.at_ms += HOUR_MS
+    post.work()
+    assert [(report.what, report.message.id) for report in post.told] == [
+        ("Email Sent", message.id)
+    ]
+    post.clock.at_ms += HOUR_MS
+    post.work()
+    assert len(post.told) == 1 and len(mailbox.mails) == 1
+
+
+def test_two_processes_share_messages_out_and_send_none_twice(
+    post: Office, mailbox: Mailbox
+) -> None:
+    messages = [post.schedule(post.person()) for _ in range(12)]
+
+    async def both(sender: Sender) -> None:
+        other = Sender(
+            post.store, sender._gate, sender._channels, sender._tell, post.clock, owner="other"
+        )
+        while any(await asyncio.gather(sender.step(), other.step())):
+            pass
+
+    post.work(both)
+    assert len({mail["To"] for mail in mailbox.mails}) == len(mailbox.mails) == len(messages)
