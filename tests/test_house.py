@@ -95,7 +95,7 @@ def test_example_configuration_is_complete_and_shows_the_defaults() -> None:
     text = file.read_text("utf-8")
     known = set(scalars(Settings().model_dump())) - {("sources",), ("webhooks",)}
     assert known - shown == set()
-    for part in ("[http.keys]", "[[sources]]", "[topics."):
+    for part in ("[http.keys]", "[[sources]]", "[[webhooks]]", "[topics."):
         assert part in text
 
 
