@@ -6,7 +6,7 @@ that the same facts always give the same reason. A store that does not answer is
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.headerregistry import Address
 from typing import Any, cast
@@ -25,6 +25,7 @@ from consumers.rules.sending import (
     decide_by_time,
 )
 from consumers.send_gate import SendGate
+from runtime.consent_overlay import ConsentOverlay
 from runtime.sealing import IdType, Person, normalise_email
 from runtime.settings import Settings
 from runtime.settings_sending import minute_of
@@ -42,18 +43,20 @@ CART_EVENTS = frozenset({"Product Added", "Product Removed"})
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """A message may go, at the time of asking: to whom, and how they live."""
+    """A message may go, at the time of asking: to whom, and how they live. `id_type` and
+    `external_id` are those of the message's own pid, `pids` all of the person."""
 
     person: Person
     id_type: IdType
     external_id: str
+    pids: Sequence[bytes]
     address: Address | None
     zone: Zone
     traits: Mapping[str, Any]
 
 
 class MessageGate:
-    """Answers for one event loop; closes nothing that it was given.
+    """Answers for one event loop; closes nothing that it was given. A person is all of their pids.
 
     Methods raise StoreUnavailable or StoreRefused: then the message does not go.
     """
@@ -74,6 +77,7 @@ class MessageGate:
             chosen.latest_hours * HOUR_MS,
         )
         self._timezone = chosen.timezone
+        self._overlay = ConsentOverlay(settings)
         self._vault = vault
         self._profiles = profiles
         self._gate = gate
@@ -82,41 +86,53 @@ class MessageGate:
     async def ask(self, message: Message, due: JourneyDue, now_ms: int) -> Allowed | Held | Dropped:
         """Whether it may go, by every rule but the limits by day and week, which count when it is
         begun."""
-        row = await self.identified(message.pid)
-        if row is None:
+        pids = await self._overlay.kin.pids_of(message.pid)
+        rows = await asyncio.to_thread(self._vault.identifiers_of, pids)
+        people = {row[0].pid: row for row in rows if row is not None}
+        if message.pid not in people:
             return Dropped("erased", {})
-        person, id_type, external_id = row
+        person, id_type, external_id = people[message.pid]
         if due.held_out:
             return Dropped("held_out", {})
-        known, is_erased = await self._profiles.stored(message.pid)
-        if is_erased:
+        stored = await self._profiles.stored_of(pids)
+        if stored[message.pid][1]:
             return Dropped("erased", {})
-        if known is None:
+        known = [
+            (people[pid][0], each)
+            for pid, (each, _) in stored.items()
+            if each is not None and pid in people
+        ]
+        if not known:
             raise StoreUnavailable("the person's profile is not there yet")
-        traits = {name: value for name, value in open_traits(person, known) if value is not None}
+        traits = _traits(known)
         address = None
         if message.channel == EMAIL:
-            address = _address(id_type, external_id, traits)
+            named = [value for _, kind, value in people.values() if kind == "email"]
+            address = _address(named, traits)
             if address is None:
                 return Dropped("no_address", {})
-        if await self._is_suppressed(message, address):
+        if await self._is_suppressed(message, pids, address):
             return Dropped("suppressed", {"channel": message.channel})
-        refusal = await self._gate.ask(id_type, external_id, due.channel, due.topic)
+        refusal = await self._ask(id_type, external_id, due)
         if refusal is not None:
-            return Dropped(refusal, {"channel": due.channel, "topic": due.topic})
+            return refusal
         zone = zone_of(traits.get("timezone"), _country(traits), zones_by_country(), self._timezone)
         for decision in (
-            decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(known)),
-            decide_by_change(due.anchor_at_ms, _changed_at_ms(known)),
+            decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(each for _, each in known)),
+            decide_by_change(due.anchor_at_ms, _changed_at_ms(each for _, each in known)),
             decide_by_time(due.due_at_ms, now_ms, zone, self.limits, due.expires_at_ms),
         ):
             if not isinstance(decision, Go):
                 return decision
-        return Allowed(person, id_type, external_id, address, zone, traits)
+        return Allowed(person, cast("IdType", id_type), external_id, pids, address, zone, traits)
 
     async def confirm(self, allowed: Allowed, due: JourneyDue) -> Dropped | None:
         """None: it may begin within SEND_WITHIN_MS of calling this."""
-        refusal = await self._gate.ask(allowed.id_type, allowed.external_id, due.channel, due.topic)
+        return await self._ask(allowed.id_type, allowed.external_id, due)
+
+    async def _ask(self, id_type: str, external_id: str, due: JourneyDue) -> Dropped | None:
+        asked = cast("IdType", id_type)
+        refusal = await self._gate.ask(asked, external_id, due.channel, due.topic)
         if refusal is None:
             return None
         return Dropped(refusal, {"channel": due.channel, "topic": due.topic})
@@ -126,9 +142,15 @@ class MessageGate:
         (row,) = await asyncio.to_thread(self._vault.identifiers_of, [pid])
         return None if row is None else (row[0], cast("IdType", row[1]), row[2])
 
-    async def _is_suppressed(self, message: Message, address: Address | None) -> bool:
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._overlay.close()
+
+    async def _is_suppressed(
+        self, message: Message, pids: Sequence[bytes], address: Address | None
+    ) -> bool:
         refuses = self._store.is_undeliverable
-        if await asyncio.to_thread(refuses, [message.pid], message.channel):
+        if await asyncio.to_thread(refuses, pids, message.channel):
             return True
         if address is None:
             return False
@@ -136,8 +158,24 @@ class MessageGate:
         return isinstance(await asyncio.to_thread(self._vault.find, "email", email), Suppressed)
 
 
-def _address(id_type: IdType, external_id: str, traits: Mapping[str, Any]) -> Address | None:
-    return address_of(external_id if id_type == "email" else traits.get("email"))
+def _traits(known: Iterable[tuple[Person, Subject]]) -> dict[str, Any]:
+    """Name -> newest value of every trait, under whichever pid; without those taken back."""
+    newest: dict[str, tuple[int, bytes, Any]] = {}
+    for person, each in known:
+        for trait, (name, value) in zip(each.traits, open_traits(person, each), strict=True):
+            found = (trait.occurred_at_ms, trait.event_id, value)
+            if name not in newest or found[:2] > newest[name][:2]:
+                newest[name] = found
+    return {name: value for name, (_, _, value) in newest.items() if value is not None}
+
+
+def _address(named: Sequence[str], traits: Mapping[str, Any]) -> Address | None:
+    """An address that the person is known by, before one that is only told of them; of several the
+    one that is also told."""
+    told = traits.get("email")
+    if isinstance(told, str) and (not named or normalise_email(told) in named):
+        return address_of(told)
+    return address_of(named[0]) if named else None
 
 
 def _country(traits: Mapping[str, Any]) -> str | None:
@@ -148,10 +186,14 @@ def _country(traits: Mapping[str, Any]) -> str | None:
     return country.upper() if isinstance(country, str) and len(country) == 2 else None
 
 
-def _ordered_at_ms(known: Subject) -> list[int]:
-    return [each.occurred_at_ms for each in known.purchases if not each.is_refund]
+def _ordered_at_ms(known: Iterable[Subject]) -> list[int]:
+    return [each.occurred_at_ms for one in known for each in one.purchases if not each.is_refund]
 
 
-def _changed_at_ms(known: Subject) -> list[int]:
-    entries = unpack(known.activity)
-    return [entry.occurred_at_ms for entry in entries if entry.name in CART_EVENTS]
+def _changed_at_ms(known: Iterable[Subject]) -> list[int]:
+    return [
+        entry.occurred_at_ms
+        for one in known
+        for entry in unpack(one.activity)
+        if entry.name in CART_EVENTS
+    ]

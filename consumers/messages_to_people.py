@@ -162,7 +162,9 @@ class Sender:
         limits = self._gate.limits
         caps = (window_of(now, allowed.zone), limits.most_a_day, limits.most_a_week)
         begin = self._store.begin
-        answer, sent = await asyncio.to_thread(begin, message, self._keeper.owner, now, caps)
+        answer, sent = await asyncio.to_thread(
+            begin, message, self._keeper.owner, now, caps, allowed.pids
+        )
         if answer == "lost":
             return False
         if answer != "sending":

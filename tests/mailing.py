@@ -31,6 +31,7 @@ from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import SUBJECT
 from schemas.decisions import Known
+from schemas.identity import RANK, Claim
 from schemas.journeys import CartLine, JourneyDue
 from schemas.subjects import Consent, Money, Purchase, Subject, Trait
 from tests.integration.serving import settings_of
@@ -150,6 +151,16 @@ class Office:
 
         asyncio.run(put())
 
+    def claim(self, claimed: Person, by: Person) -> None:
+        """The first is the second, by a call that said so."""
+
+        async def put() -> None:
+            overlay = ConsentOverlay(self.settings)
+            await overlay.kin.put([(claimed.pid, Claim(by.pid, RANK["user"], 1000, EVENT, "identify"))])
+            await overlay.close()
+
+        asyncio.run(put())
+
     def due(self, person: Person, **changes: Any) -> JourneyDue:
         """A message about a cart of this person, due now."""
         fields: dict[str, Any] = {
@@ -201,10 +212,11 @@ class Office:
             profiles = Profiles(self.settings, Vault.from_settings(self.settings))
             gate = SendGate(self.settings, Vault.from_settings(self.settings), profiles, self.clock)
             channels = Channels(self.settings, self.store, self.clock)
+            asked = MessageGate(self.settings, self.vault, profiles, gate, self.store)
             try:
                 sender = Sender(
                     self.store,
-                    MessageGate(self.settings, self.vault, profiles, gate, self.store),
+                    asked,
                     channels,
                     tell or note,
                     self.clock,
@@ -214,6 +226,7 @@ class Office:
                 await (use(sender) if use else sender.step())
             finally:
                 await channels.close()
+                await asked.close()
                 await gate.close()
                 await profiles.close()
 

@@ -11,6 +11,7 @@ import redis
 
 from consumers.message_store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from consumers.messages_to_people import Report, Sender
+from runtime.sealing import Person
 from schemas.errors import StoreUnavailable
 from tests.mailing import NOON_MS, YES, Killed, Mailbox, Office, bought, mail_server, office
 
@@ -322,3 +323,31 @@ def test_two_processes_share_messages_out_and_send_none_twice(
 
     post.work(both)
     assert len({mail["To"] for mail in mailbox.mails}) == len(mailbox.mails) == len(messages)
+
+
+def test_a_person_is_all_of_their_identifiers_address_purchases_limits_and_refusals(
+    post: Office, mailbox: Mailbox
+) -> None:
+    people = [post.person(traits={"vip": True}) for _ in range(4)]
+    addresses = []
+    for number, person in enumerate(people):
+        (address,) = post.vault.resolve([("email", f"known{number}@example.com")])
+        assert isinstance(address, Person)
+        post.decide(address, *YES)
+        post.claim(address, person)
+        addresses.append(address)
+    first, second = post.schedule(people[0]), post.schedule(people[1])
+    post.profile(addresses[1], traits={}, purchases=[bought(NOON_MS)])
+    post.decide(addresses[2], ("email/cart", "unsubscribed"), at_ms=2000)
+    third = post.schedule(people[2])
+    # To the same person under the other identifier, a minute ago.
+    post.profile(addresses[3], traits={})
+    fourth = post.schedule(addresses[3])
+    post.work()
+    assert {mail["To"] for mail in mailbox.mails} == {"known0@example.com", "known3@example.com"}
+    assert post.last(first).state == post.last(fourth).state == "sent"
+    assert post.last(second).rule == "purchase_since"
+    assert post.last(third).rule == "subscription"
+    fifth = post.schedule(people[3])
+    post.work()
+    assert post.last(fifth).rule == "day_cap"
