@@ -156,7 +156,9 @@ class Office:
 
         async def put() -> None:
             overlay = ConsentOverlay(self.settings)
-            await overlay.kin.put([(claimed.pid, Claim(by.pid, RANK["user"], 1000, EVENT, "identify"))])
+            await overlay.kin.put(
+                [(claimed.pid, Claim(by.pid, RANK["user"], 1000, EVENT, "identify"))]
+            )
             await overlay.close()
 
         asyncio.run(put())
