@@ -80,6 +80,7 @@ class Collector:
                 frozenset(settings.fields.properties.clear),
                 frozenset(settings.fields.context.clear) - MADE,
                 frozenset(settings.fields.traits.clear),
+                frozenset(settings.fields.products.clear),
             ),
             TimeLimits(
                 skew_ms=settings.time.skew_limit_s * 1000,

@@ -195,6 +195,7 @@ class Fields(Section):
             "variant",
         )
     )
+    products: ClearFields = ClearFields(clear=("image_url", "name", "url"))
     context: ClearFields = ClearFields(clear=("campaign",))
     traits: ClearFields = ClearFields()
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import fastavro
 import msgspec
 
-from schemas import events, identity, journeys, moves, requests, subjects
+from schemas import carts, events, identity, journeys, moves, requests, subjects
 from schemas.compiled import Compiler, Reader, Writer
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -52,7 +52,9 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         requests.ConsentChanged,
         requests.ErasureRequested,
         requests.Erased,
-        journeys.CartLine,
+        carts.CartLine,
+        carts.CartChange,
+        carts.JourneyState,
         journeys.JourneyDue,
         moves.Claimed,
         moves.Substate,

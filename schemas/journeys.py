@@ -7,21 +7,8 @@ facts of one person; whether it is sent is decided where it is sent.
 
 import msgspec
 
+from schemas.carts import CartLine
 from schemas.subjects import Money
-
-
-class CartLine(msgspec.Struct, frozen=True, gc=False):
-    """Some of one product in a cart; what is not stated or not readable is empty."""
-
-    product_id: str
-    sku: str
-    name: str
-    variant: str
-    url: str
-    image_url: str
-    quantity: int
-    price_micro: int | None
-    currency: str
 
 
 class JourneyDue(msgspec.Struct, frozen=True, gc=False):

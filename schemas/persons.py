@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from schemas.activity import packed, unpack
+from schemas.carts import furthest, union
 from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Group, KinOf, Money, Purchase, Subject, Trait
 
@@ -68,6 +69,8 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
         activity=packed(sorted(done)[-MOST_ENTRIES:]),
         purchases=purchases,
         clear_traits=_clear_traits(parts),
+        cart=list(union(*(each.cart for each in parts))),
+        journeys=furthest(state for each in parts for state in each.journeys),
         members=[],
         kin=[KinOf(subject.pid, groups)] if groups else [],
     )

@@ -10,6 +10,7 @@ before anything else of theirs.
 
 import msgspec
 
+from schemas.carts import CartChange, JourneyState
 from schemas.identity import Claim
 
 CURSOR_KEY = b"@cursor"
@@ -130,6 +131,8 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     members: list[Member] = []
     kin: list[KinOf] = []
     clear_traits: list[ClearTrait] = []
+    cart: list[CartChange] = []
+    journeys: list[JourneyState] = []
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):

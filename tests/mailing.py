@@ -29,10 +29,11 @@ from runtime.processes import free_ports
 from runtime.sealing import Person
 from runtime.settings import Settings
 from runtime.vault import Vault
+from schemas.carts import CartLine
 from schemas.codec import SUBJECT
 from schemas.decisions import Known
 from schemas.identity import RANK, Claim
-from schemas.journeys import CartLine, JourneyDue
+from schemas.journeys import JourneyDue
 from schemas.subjects import Consent, Money, Purchase, Subject, Trait
 from tests.integration.serving import settings_of
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from schemas.carts import CartLine
 from schemas.counters import MICRO
-from schemas.journeys import CartLine, JourneyDue
+from schemas.journeys import JourneyDue
 
 _CENT = Decimal("0.01")
 

@@ -163,7 +163,7 @@ def _check(call: JsonObject, arrival: Arrival, rules: CallRules) -> Checked:
     if message_id is None:
         message_id, flags = rules.new_message_id(), flags | FLAG_MESSAGE_ID_MADE
     named_for_a_person = traits if kind == "identify" else {}
-    split = split_call(properties, context, named_for_a_person, rules.clear)
+    split = split_call(properties, context, named_for_a_person, rules.clear, event)
     clear = split.clear
     if rules.enricher is not None:
         made = rules.enricher.made_of(event, context, arrival.requester, arrival.received_at_ms)

@@ -14,16 +14,32 @@ JsonObject = dict[str, Any]
 
 CAMPAIGN_FIELDS = frozenset({"id", "name", "source", "medium", "term", "content"})
 _DROPPED = frozenset({"ip", "userAgent", "user_agent", "userAgentData"})
+PRODUCT_EVENTS = frozenset(
+    {
+        "Product Added",
+        "Product Added to Wishlist",
+        "Product Clicked",
+        "Product Removed",
+        "Product Removed from Wishlist",
+        "Product Viewed",
+        "Wishlist Product Added to Cart",
+    }
+)
+"""Events of Segment's e-commerce spec whose properties are those of a product."""
 _SCALARS = frozenset({str, int, float, bool})
 
 
 @dataclass(frozen=True, slots=True)
 class ClearNames:
-    """Names of `[fields.*]` whose values may travel readable."""
+    """Names of `[fields.*]` whose values may travel readable.
+
+    Those of `products` only where they are about one: elsewhere a `name` or `url` is a person's.
+    """
 
     properties: frozenset[str]
     context: frozenset[str]
     traits: frozenset[str]
+    products: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +55,23 @@ def split_call(
     context: Mapping[str, Any],
     traits: Mapping[str, Any],
     names: ClearNames,
+    event: str = "",
 ) -> Split:
     """Both parts, as {"properties", "context", "traits"}; empty ones are left out."""
     clear: JsonObject = {}
     rest: JsonObject = {}
+    of_product = names.properties | names.products
     kept = {name: value for name, value in context.items() if name not in _DROPPED}
     for part, values, allowed in (
-        ("properties", properties, names.properties),
+        (
+            "properties",
+            properties,
+            of_product if event in PRODUCT_EVENTS else names.properties,
+        ),
         ("context", kept, names.context),
         ("traits", traits, names.traits),
     ):
-        readable, sealed = _split_object(values, allowed)
+        readable, sealed = _split_object(values, allowed, of_product)
         if part == "traits":
             # Taken back, or become something that has to be sealed: what was readable is over.
             readable |= {name: None for name in sealed if name in allowed}
@@ -61,7 +83,7 @@ def split_call(
 
 
 def _split_object(
-    values: Mapping[str, Any], allowed: frozenset[str]
+    values: Mapping[str, Any], allowed: frozenset[str], of_product: frozenset[str]
 ) -> tuple[JsonObject, JsonObject]:
     readable: JsonObject = {}
     sealed: JsonObject = {}
@@ -71,7 +93,7 @@ def _split_object(
         elif type(value) in _SCALARS:
             readable[name] = value
         elif name == "products" and type(value) is list:
-            _split_products(value, allowed, readable, sealed)
+            _split_products(value, of_product, readable, sealed)
         elif name == "campaign" and type(value) is dict:
             known, other = _split_scalars(value, CAMPAIGN_FIELDS)
             if known:

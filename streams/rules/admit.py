@@ -17,9 +17,17 @@ from dataclasses import dataclass
 from schemas.activity import MAY_PROFILE
 from schemas.events import EMAIL_EVENTS, NO_CAMPAIGN, Collected, VisitChange
 from streams.rules.capacity import FULL, has_room
+from streams.rules.cart import KINDS as CART_EVENTS
 from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
-from streams.rules.fold import fold_clear_traits, fold_order, fold_refund, fold_times, fold_traits
+from streams.rules.fold import (
+    fold_cart,
+    fold_clear_traits,
+    fold_order,
+    fold_refund,
+    fold_times,
+    fold_traits,
+)
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
@@ -39,6 +47,8 @@ class Rules:
     visit_gap_ms: int
     history_ms: int = 30 * 86_400_000
     """So long activity is kept, of event time."""
+    keeps_carts: bool = False
+    """Nobody asks for carts without a journey."""
 
 
 def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) -> Outcome:
@@ -83,6 +93,8 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             is_repeat_order = fold_order(person, event, order_id, money, campaign_id)
         else:
             fold_refund(person, event, order_id, money, campaign_id)
+    if rules.keeps_carts and name in CART_EVENTS and (gate.profiles or name == "Order Completed"):
+        fold_cart(person, event)
     visit_changes = (
         _NO_CHANGES
         if name in EMAIL_EVENTS

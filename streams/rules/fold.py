@@ -12,6 +12,7 @@ import msgspec
 from schemas.activity import TIE_BYTES
 from schemas.events import Collected
 from schemas.subjects import ClearTrait, Purchase, Trait
+from streams.rules.cart import CHANGE_BYTES, bytes_of, change_of, with_change
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.person import ORDER_KEY_BYTES, Person
 from streams.rules.validate import Money, Scalar
@@ -101,6 +102,15 @@ def _add_purchase(
     )
     person.size += PURCHASE_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
     person.bought = None
+
+
+def fold_cart(person: Person, event: Collected) -> None:
+    """Let an event of KINDS take its place in what the cart went through."""
+    change = change_of(event)
+    if change is not None:
+        person.cart = with_change(person.cart, change)
+        person.rare = None
+        person.size += CHANGE_BYTES + sum(map(bytes_of, change.lines))
 
 
 def fold_traits(person: Person, event: Collected) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from schemas.carts import CartChange, JourneyState
 from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
@@ -51,12 +52,14 @@ class Person:
         "activity",
         "activity_since_ms",
         "bought",
+        "cart",
         "clear_traits",
         "consents",
         "decided",
         "erased_at_ms",
         "events",
         "first_seen_ms",
+        "journeys",
         "kinship",
         "last_seen_ms",
         "order_keys",
@@ -96,6 +99,8 @@ class Person:
         self.activity_since_ms = 0  # nothing of the activity is older; 0: not known
         self.purchases: list[Purchase] = []
         self.clear_traits: dict[str, ClearTrait] = {}
+        self.cart: tuple[CartChange, ...] = ()  # see streams/rules/cart.py
+        self.journeys: tuple[JourneyState, ...] = ()
         self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
         self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
         self.kinship: Kinship | None = None  # who else is the same person; of most people nobody
@@ -114,7 +119,7 @@ class Person:
 
 
 _write_settled = SUBJECT.part_writer("orders", "order_keys")
-_write_rare = SUBJECT.part_writer("wake_at_ms", "clear_traits")
+_write_rare = SUBJECT.part_writer("wake_at_ms", "journeys")
 _NOTHING_RARE = _write_rare(
     Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
 )
@@ -274,6 +279,8 @@ def _subject_of(person: Person) -> Subject:
         members=kinship.members_written() if kinship is not None else [],
         kin=kinship.kin_written() if kinship is not None else [],
         clear_traits=list(person.clear_traits.values()),
+        cart=list(person.cart),
+        journeys=list(person.journeys),
     )
 
 
@@ -305,5 +312,7 @@ def subject_to_person(subject: Subject) -> Person:
     person.wake_at_ms = subject.wake_at_ms
     person.kinship = read_kinship(subject.claims, subject.moved_to, subject.members, subject.kin)
     person.clear_traits = {trait.name: trait for trait in subject.clear_traits}
+    person.cart = tuple(subject.cart)
+    person.journeys = tuple(subject.journeys)
     person.bought = person.rare = None
     return person

@@ -5,6 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.carts import CartChange, CartLine, JourneyState
 from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Purchase, Trait
 from streams.rules.admit import Rules, admit
@@ -31,6 +32,12 @@ VISITS = st.builds(Visit, LONGS, LONGS, IDS, TEXTS)
 TRAITS = st.builds(Trait, KEYS, LONGS, IDS, st.binary(max_size=100))
 ENTRIES = st.tuples(LONGS, IDS, TEXTS, TEXTS, TEXTS, TEXTS, st.integers(0, 255))
 PURCHASES = st.builds(Purchase, KEYS, KEYS, LONGS, LONGS, TEXTS, TEXTS, st.booleans())
+INTS = st.integers(-(2**31), 2**31 - 1)
+LINES = st.builds(
+    CartLine, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, LONGS, st.none() | LONGS, TEXTS
+)
+CHANGES = st.builds(CartChange, LONGS, KEYS, INTS, st.lists(LINES, max_size=2))
+STATES = st.builds(JourneyState, TEXTS, LONGS, INTS, INTS, LONGS, LONGS)
 CONSENTS = st.builds(Consent, TEXTS, TEXTS, LONGS, st.none() | LONGS, LONGS)
 AMOUNTS = st.dictionaries(TEXTS, LONGS, max_size=3)
 
@@ -53,6 +60,8 @@ def people(draw: st.DrawFn) -> Person:
     for entry in draw(st.lists(ENTRIES, max_size=40)):
         person.activity.add(*entry)
     person.purchases = draw(st.lists(PURCHASES, max_size=3))
+    person.cart = tuple(draw(st.lists(CHANGES, max_size=3)))
+    person.journeys = tuple(draw(st.lists(STATES, max_size=2)))
     person.wake_at_ms = draw(LONGS)
     person.clear_traits = {
         name: ClearTrait(name, draw(LONGS), b"e" * 16, b'"x"')
