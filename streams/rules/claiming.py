@@ -40,5 +40,6 @@ def newly_taken(before: list[Claim], after: list[Claim]) -> list[Claim]:
     stands = standing(after)
     if stands is None:
         return []
-    known = refused(before)
-    return [each for each in refused(after) if each.rank >= stands.rank and each not in known]
+    known = {each.claimant for each in refused(before)}
+    disputed = [each for each in refused(after) if each.rank >= stands.rank]
+    return [each for each in disputed if each.claimant not in known]

@@ -15,18 +15,21 @@ from typing import TypeVar
 
 import msgspec
 
-from schemas.codec import COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED
+from schemas.codec import CLAIMED, COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED
 from schemas.events import Accepted, Collected
+from schemas.moves import Claimed
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged, ErasureRequested
 from schemas.subjects import PID_BYTES
 from tests.lane_log import TOPICS
 from tests.model.memory_kafka import MemoryKafka
+from tests.model.merging import ERASABLE, disputes, make_claim
 from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
 WINDOW_MS = 1_000_000
 KINDS = {"new": 10.0, "again": 4.0, "reused": 0.7, "bad": 0.7, "misplaced": 0.7, "gap": 1.0,
          "aborted": 0.7, "consent": 2.0, "overtaken": 4.0, "erasure": 0.5}  # fmt: skip
+MERGING = {"again": 2.0, "claim": 12.0, "overtaken": 1.0, "erasure": 2.0}
 Call = TypeVar("Call", Collected, Accepted)
 Place = tuple[str, int, int]
 """(topic, partition, offset)"""
@@ -50,12 +53,23 @@ class Truth:
 class Arrivals:
     """The inputs of one schedule."""
 
-    def __init__(self, chance: random.Random, kafka: MemoryKafka, *, has_expiry: bool) -> None:
+    def __init__(
+        self,
+        chance: random.Random,
+        kafka: MemoryKafka,
+        *,
+        has_expiry: bool,
+        has_merges: bool = False,
+    ) -> None:
         self._chance = chance
         self._kafka = kafka
         self._has_expiry = has_expiry
-        self.pids = {p: pids_of(p, kafka.partitions, 4) for p in range(kafka.partitions)}
-        self.erasable = {pids[-1] for pids in self.pids.values()}
+        many, erasable = (3 + ERASABLE, ERASABLE) if has_merges else (4, 1)
+        self.pids = {p: pids_of(p, kafka.partitions, many) for p in range(kafka.partitions)}
+        self.erasable = {pid for pids in self.pids.values() for pid in pids[-erasable:]}
+        self.has_merges = has_merges
+        self._kinds = KINDS | MERGING if has_merges else KINDS
+        self.claims: list[tuple[Place, Claimed]] = []
         self.calls: list[tuple[Place, Collected]] = []
         self.ever_sent: set[bytes] = set()
         self.bad: Counter[Place] = Counter()
@@ -73,7 +87,7 @@ class Arrivals:
             now_ms += chance.randrange(2 * WINDOW_MS)
         self._number += 1
         p = chance.randrange(self._kafka.partitions)
-        kind = chance.choices(list(KINDS), list(KINDS.values()))[0]
+        kind = chance.choices(list(self._kinds), list(self._kinds.values()))[0]
         getattr(self, f"_{kind}")(p, now_ms)
         return now_ms
 
@@ -88,6 +102,7 @@ class Arrivals:
         lost = {(*at, offset) for offset in range(end, end + 10_000)}
         self.calls = [each for each in self.calls if each[0] not in lost]
         self.consents = [each for each in self.consents if each[0] not in lost]
+        self.claims = [each for each in self.claims if each[0] not in lost]
         self.was_cut = True
         return True
 
@@ -102,6 +117,12 @@ class Arrivals:
                 truth.counted.append(call)
             elif before.body_digest != call.body_digest:
                 truth.set_aside[place] += 1
+        for at, (place, claim) in enumerate(self.claims):
+            before = [each for _, each in self.claims[:at] if each.pid == claim.pid]
+            if claim.pid not in self.erasable and claim not in before:
+                shown = disputes([*before, claim]) - disputes(before)
+                truth.set_aside[place] += len(shown)
+        truth.set_aside = +truth.set_aside
         return truth
 
     # -- kinds
@@ -199,10 +220,27 @@ class Arrivals:
         self.consents.append((place, change))
 
     def _erasure(self, p: int, _now_ms: int) -> None:
-        pid = self.pids[p][-1]
+        pid = max(self.erasable & set(self.pids[p]))
+        if self.has_merges:
+            pid = self._chance.choice(sorted(self.erasable & set(self.pids[p])))
         request = ErasureRequested(bytes(16), pid, START_MS, "withdrawn")
         self._put(TOPICS.erasures, p, pid, ERASURE_REQUESTED.encode(request))
         self.erased.add(pid)
+
+    def _claim(self, p: int, now_ms: int) -> None:
+        """A claim on a pid of the partition, or one of those made before once more."""
+        chance = self._chance
+        before = [claim for (_, at, _), claim in self.claims if at == p]
+        pids = sorted(pid for pids in self.pids.values() for pid in pids)
+        pid = chance.choice(self.pids[p])
+        claim = (
+            chance.choice(before)
+            if before and chance.random() < 0.2
+            else make_claim(chance, pid, pids, self.erasable, now_ms)
+        )
+        if claim is not None:
+            place = self._put(TOPICS.moves, p, claim.pid, CLAIMED.encode(claim))
+            self.claims.append((place, claim))
 
 
 def by_pid(calls: Sequence[Call]) -> dict[bytes, list[Call]]:

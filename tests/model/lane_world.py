@@ -74,7 +74,10 @@ class LaneWorld:
         self.late_grant_ms = 0 if seed % 4 == 3 else LATE_GRANT_MS
         self.may_cut = self.chance.random() < 0.1
         self.arrivals = Arrivals(
-            self.chance, kafka, has_expiry=not self.may_cut and self.chance.random() < 0.3
+            self.chance,
+            kafka,
+            has_expiry=not self.may_cut and self.chance.random() < 0.3,
+            has_merges=seed % 5 < 2,
         )
         loop.clock = kafka.clock
         loop.handed_over = self._hand_over
@@ -352,6 +355,8 @@ class LaneWorld:
         """The whole schedule; the promises that it broke."""
         chance = self.chance
         arrivals, faults = chance.randint(4, 28), chance.randint(0, 6)
+        if self.arrivals.has_merges:
+            arrivals += 12
         for _ in range(MOST_STEPS):
             self._tend()
             if arrivals and chance.random() < 0.5:

@@ -14,6 +14,7 @@ from schemas.codec import (
     CURSOR,
     ERASED,
     HEADER_BYTES,
+    LINKED,
     PARKED,
     REJECTED,
     RETRACTED,
@@ -21,11 +22,19 @@ from schemas.codec import (
 )
 from schemas.consent import Basis, allows
 from schemas.events import Accepted, Collected, Rejected, Retracted
+from schemas.moves import Linked
 from schemas.requests import Erased
 from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, Consent, Parked, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
 from tests.model.memory_kafka import MemoryKafka
+from tests.model.merging import (
+    may_be_granted,
+    persons,
+    refused_by_kin,
+    related,
+    wrong_merges,
+)
 from tests.stream_log import ORDER, visits_of
 
 
@@ -38,6 +47,7 @@ def broken_promises(
     left: list[Accepted] = []
     rejected: list[Rejected] = []
     people: dict[bytes, Subject] = {}
+    linked: list[Linked] = []
     parked: dict[bytes, Parked] = {}
     withheld: Counter[str] = Counter()
     for p in range(kafka.partitions):
@@ -57,8 +67,6 @@ def broken_promises(
                 found.add("outputs without their cursor")
         if _told_of_erased(said):
             found.add("told of an erased person")
-        if _is_in_pieces(kafka, p):
-            found.add("transaction in pieces")
         newest = {k[7:]: v for k, v in subjects if k.startswith(PARKED_PREFIX)}
         parked |= {pid: PARKED.decode(v) for pid, v in newest.items() if v is not None}
         people |= {k: SUBJECT.decode(v) for k, v in subjects if len(k) == PID_BYTES}
@@ -66,8 +74,13 @@ def broken_promises(
             for each in cursors[-1].withheld:
                 withheld[each.purpose] += each.count
         accepted += of_lane
+        linked += [each for each in said if isinstance(each, Linked)]
         left += _left(said)
         rejected += set_aside
+    if _is_in_pieces(kafka):
+        found.add("transaction in pieces")
+    if not arrivals.was_cut:
+        found |= wrong_merges([claim for _, claim in arrivals.claims], people, linked)
     return (
         found
         | _wrong_counts(arrivals, accepted, rejected, withheld)
@@ -77,13 +90,15 @@ def broken_promises(
     )
 
 
-Said = Accepted | Retracted | Erased
+Said = Accepted | Retracted | Erased | Linked
 
 
 def _decode(value: bytes) -> Said:
     header = value[:HEADER_BYTES]
     if header == RETRACTED.header:
         return RETRACTED.decode(value)
+    if header == LINKED.header:
+        return LINKED.decode(value)
     return ERASED.decode(value) if header == ERASED.header else ACCEPTED.decode(value)
 
 
@@ -91,7 +106,7 @@ def _told_of_erased(said: list[Said]) -> bool:
     """True if anything is said of a person after their erasure, be it a second erasure."""
     erased: set[bytes] = set()
     for each in said:
-        if each.pid in erased:
+        if (each.root if isinstance(each, Linked) else each.pid) in erased:
             return True
         if isinstance(each, Erased):
             erased.add(each.pid)
@@ -156,16 +171,32 @@ def _wrong_use(
             )
     found = set()
     counted = [call for call in arrivals.recount().counted if call.pid not in arrivals.erasable]
-    in_time, at_last = (
-        Counter(
-            call.event_id for call in counted if _allowed(call, decisions[call.pid], basis, late_ms)
-        )
-        for late_ms in (0, late_grant_ms)
+    claims = [claim for _, claim in arrivals.claims]
+    kin = {pid: related(claims, pid) for pids in arrivals.pids.values() for pid in pids}
+    roots = persons(claims, arrivals.erasable)
+    refusing = {
+        pid for pid, of in decisions.items() if any(each.status != "granted" for each in of)
+    }
+    # What others decided before they were one is heard of late: it may have taken something back.
+    certain = [call for call in counted if not (kin[call.pid] - {call.pid}) & refusing]
+    in_time = Counter(
+        call.event_id for call in certain if _allowed(call, decisions[call.pid], basis, 0)
+    )
+    at_last = Counter(
+        call.event_id
+        for call in counted
+        if may_be_granted(call, kin[call.pid], decisions, basis, late_grant_ms)
+        and not refused_by_kin(call, roots, decisions)
+    )
+    alone = Counter(
+        call.event_id
+        for call in counted
+        if len(kin[call.pid]) == 1 and _allowed(call, decisions[call.pid], basis, late_grant_ms)
     )
     used = Counter(each.event_id for each in left if each.pid not in arrivals.erasable)
     if used - at_last:
         found.add("used what is not allowed")
-    if in_time - used or at_last - Counter(each.event_id for each in accepted):
+    if in_time - used or alone - Counter(each.event_id for each in accepted):
         found.add("lost")
     return found
 
@@ -185,12 +216,12 @@ def _wrong_parking(
     return found
 
 
-def _is_in_pieces(kafka: MemoryKafka, p: int) -> bool:
-    """True if a transaction of the lane committed records, and not a cursor with them."""
+def _is_in_pieces(kafka: MemoryKafka) -> bool:
+    """True if a transaction of a lane committed records, and not a cursor with them."""
     with_cursor = set()
     committed = set()
-    for topic in (TOPICS.accepted, TOPICS.rejected, TOPICS.subjects):
-        for record, transaction in kafka.logs[topic, p].entries:
+    for log in kafka.logs.values():
+        for record, transaction in log.entries:
             if record is not None and transaction is not None and transaction.outcome == "commit":
                 committed.add(transaction)
                 if record[0] == CURSOR_KEY:
@@ -222,10 +253,14 @@ def _wrong_counts(
         )
     if counts - expected:
         found.add("accepted twice")
-    consents = sum(change.pid in arrivals.erasable for _, change in arrivals.consents)
+    consents = sum(
+        each.pid in arrivals.erasable for _, each in (*arrivals.consents, *arrivals.claims)
+    )
     if not 0 <= withheld["erased"] + withheld["analytics"] - lost.total() <= consents:
         found.add("withheld count is wrong")
-    if Counter((each.topic, each.partition, each.offset) for each in rejected) != truth.set_aside:
+    unsure = {place for place, claim in arrivals.claims if claim.pid in arrivals.erasable}
+    places = Counter((each.topic, each.partition, each.offset) for each in rejected)
+    if Counter({at: n for at, n in places.items() if at not in unsure}) != truth.set_aside:
         found.add("not set aside once")
     return found
 
