@@ -130,6 +130,8 @@ class Lane(Outputs):
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets
         self.committed_offsets = dict(rebuilt.next_offsets)
+        self.changed = rebuilt.changed
+        self.is_touched = bool(self.changed)
         return rebuilt.writer
 
     def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:

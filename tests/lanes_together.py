@@ -46,20 +46,27 @@ _PLACES: dict[type, tuple[str, Codec[Any]]] = {
 class Together:
     """All lanes of one worker; `chance` decides how their work interleaves."""
 
-    def __init__(
-        self, patch: pytest.MonkeyPatch, *, partitions: int = 3, seed: int = 0, **settings: Any
-    ) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, *, partitions: int = 3, seed: int = 0) -> None:
         self.chance = random.Random(seed)
         self.partitions = partitions
         self.logs: dict[tuple[str, int], list[tuple[bytes, bytes | None]]] = defaultdict(list)
         patch.setattr(lane_module, "LaneProducer", lambda _servers, name, _fault: _Producer(self))
         patch.setattr(lane_module, "read_compacted", self._read_compacted)
-        kafka = KafkaSettings(partitions=partitions)
-        self._shared = lane_settings(Settings(kafka=kafka, **settings), lambda: START_MS)
+        self.generation = 1
         self.lanes = {p: self._open(p) for p in range(partitions)}
 
+    def begin_anew(self) -> None:
+        """The inputs were lost; the lanes go on in the next generation."""
+        self.generation += 1
+        for topic in TOPICS.inputs:
+            for p in range(self.partitions):
+                self.logs[topic, p].clear()
+        self.lanes = {p: self._open(p) for p in range(self.partitions)}
+
     def _open(self, p: int) -> Lane:
-        lane = Lane(p, self._shared, arrows(TOPICS))
+        kafka = KafkaSettings(partitions=self.partitions, generation=self.generation)
+        shared = lane_settings(Settings(kafka=kafka), lambda: START_MS)
+        lane = Lane(p, shared, arrows(TOPICS))
         lane._thread = InlineThread()  # type: ignore[assignment]
         lane.open()
         for topic in TOPICS.inputs:

@@ -20,6 +20,7 @@ MOST_CLAIMS = 1_000
 MOST_MEMBERS = 1_000
 MOST_MEMBER_BYTES = 4 * 1_048_576
 """Of what is known under all of them: with the most that is a pid's own it fits one record."""
+_UNKNOWN = b"?"  # no digest of anything
 MEMBER_BYTES = 48  # beside what is known of it
 
 
@@ -92,6 +93,12 @@ def read_kinship(
     found.kin = {each.root: list(each.groups) for each in kin}
     is_any = found.claims or found.members or found.kin
     return found if is_any else None
+
+
+def forget_told(kinship: Kinship) -> None:
+    """Whoever was told something will be told again."""
+    kinship.told = dict.fromkeys(kinship.told, _UNKNOWN)
+    kinship.sent = None
 
 
 def has_room_for(kinship: Kinship, through: bytes, added: Iterable[Member]) -> bool:

@@ -1,12 +1,13 @@
 """What did the owners of a lane before us leave in its partition of `subjects`?"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from schemas.codec import CURSOR, PARKED, SIGHTINGS
 from schemas.errors import StoreRefused
 from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, SEEN_PREFIX, WRITER_KEY
 from streams.rules.deduplicate import Memory
+from streams.rules.kinship import forget_told
 from streams.rules.outcomes import Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person, read_person
@@ -24,6 +25,8 @@ class Rebuilt:
     seq: int
     writer: str
     """The transactional id of who wrote last; empty where nobody did."""
+    changed: dict[bytes, Person] = field(default_factory=dict)
+    """Who is to be told of again: a log that begins anew may lack what lanes told each other."""
 
 
 def rebuild(
@@ -62,4 +65,14 @@ def rebuild(
     if cursor.generation == generation:
         positions = {each.topic: each.next_offset for each in cursor.positions}
     writer = writer or cursor.transactional_id
-    return Rebuilt(people, memory, parking, withheld, positions, cursor.seq + 1, writer)
+    changed = {} if positions else _to_tell_anew(people)
+    return Rebuilt(people, memory, parking, withheld, positions, cursor.seq + 1, writer, changed)
+
+
+def _to_tell_anew(people: Mapping[bytes, Person]) -> dict[bytes, Person]:
+    found = {pid: person for pid, person in people.items() if person.kinship is not None}
+    for person in found.values():
+        assert person.kinship is not None
+        forget_told(person.kinship)
+        person.rare = None
+    return found

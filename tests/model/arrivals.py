@@ -118,9 +118,9 @@ class Arrivals:
             elif before.body_digest != call.body_digest:
                 truth.set_aside[place] += 1
         for at, (place, claim) in enumerate(self.claims):
-            before = [each for _, each in self.claims[:at] if each.pid == claim.pid]
-            if claim.pid not in self.erasable and claim not in before:
-                shown = disputes([*before, claim]) - disputes(before)
+            earlier = [each for _, each in self.claims[:at] if each.pid == claim.pid]
+            if claim.pid not in self.erasable and claim not in earlier:
+                shown = disputes([*earlier, claim]) - disputes(earlier)
                 truth.set_aside[place] += len(shown)
         truth.set_aside = +truth.set_aside
         return truth

@@ -253,9 +253,9 @@ def _wrong_counts(
         )
     if counts - expected:
         found.add("accepted twice")
-    consents = sum(
-        each.pid in arrivals.erasable for _, each in (*arrivals.consents, *arrivals.claims)
-    )
+    of_erasable = [change.pid for _, change in arrivals.consents]
+    of_erasable += [claim.pid for _, claim in arrivals.claims]
+    consents = sum(pid in arrivals.erasable for pid in of_erasable)
     if not 0 <= withheld["erased"] + withheld["analytics"] - lost.total() <= consents:
         found.add("withheld count is wrong")
     unsure = {place for place, claim in arrivals.claims if claim.pid in arrivals.erasable}

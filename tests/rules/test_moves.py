@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from schemas.activity import packed, unpack
-from schemas.codec import ERASURE_REQUESTED, LINKED, MOVED, REJECTED, RETRACTED
+from schemas.codec import ERASURE_REQUESTED, KIN, LINKED, MOVED, REJECTED, RETRACTED
 from schemas.events import Collected
 from schemas.identity import RANK
 from schemas.moves import Claimed
@@ -176,6 +176,19 @@ def test_erased_member_leaves_its_person_and_nobody_else_goes(lanes: Together) -
     assert lanes.said(MOVED)[-1].substates == []
     lanes.run(claim(DEVICE, USER, 9))
     assert lanes.subjects()[USER].members == []
+
+
+def test_lanes_tell_each_other_again_when_the_log_was_lost(lanes: Together) -> None:
+    """The last that they told may have been lost with it."""
+    lanes.run(make_event(pid=DEVICE), decision(USER, "granted"), claim(DEVICE, USER))
+    before = lanes.subjects()
+    lanes.begin_anew()
+    lanes.run()
+    assert [each.member for each in lanes.said(MOVED)] == [DEVICE]
+    assert [each.pid for each in lanes.said(KIN)] == [DEVICE]
+    assert {pid: normal(each) for pid, each in lanes.subjects().items()} == {
+        pid: normal(each) for pid, each in before.items()
+    }
 
 
 def normal(subject: Subject) -> object:
