@@ -56,7 +56,7 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
             lane.reject(FULL, topic, record.offset, change.source)
             continue
         person.consents.append(consent)
-        person.consents.sort(key=lambda each: each.recorded_at_ms)
+        person.consents.sort(key=_order_of)
         person.settled = person.decided = None
         lane.changed[change.pid] = person
         lane.parking.look_at(change.pid)
@@ -64,3 +64,9 @@ def apply_consents(lane: Lane, records: Sequence[Any]) -> None:
             decisions = decisions_on(ANALYTICS, person.consents)
             of_kin = person.kinship is not None
             lane.retract(change.pid, decisions, topic, record.offset, of_kin=of_kin)
+
+
+def _order_of(consent: Consent) -> tuple[int, str, str, int, int]:
+    """By recorded_at_ms; of one time the same for any order of arrival, for several pids alike."""
+    of = consent
+    return of.recorded_at_ms, of.subject_of, of.status, of.valid_from_ms, of.valid_to_ms or 0
