@@ -28,7 +28,7 @@ _COLUMNS = {
     "fields": "Array(LowCardinality(String))",
 }
 
-Kind = Literal["profile", "export", "consents"]
+Kind = Literal["profile", "export", "consents", "identity"]
 _Row = tuple[datetime, bytes, str, str, list[str]]
 
 

@@ -57,6 +57,12 @@ LAYOUT = (
             held("subject", "identifier", "accountability", "Keyed hash of the identifier"),
             held("state", "identifier", "accountability", "Pid, and what each store still had"),
             held("rank", "technical", "accountability", "How far it is"),
+            held(
+                "together",
+                "technical",
+                "accountability",
+                "Ids of the erasures of all pids of the person",
+            ),
         ),
     ),
     Layout(
@@ -84,11 +90,13 @@ LAYOUT = (
 class Kept:
     """What is stored of one erasure: its subject's HMAC ("" if never told), and its state.
 
-    `erasure` is None between the request and the role's first look at it.
+    `erasure` is None between the request and the role's first look at it. `together` are the ids of
+    the erasures of all pids of the person, the asked-for one's root first; empty for one pid alone.
     """
 
     subject: str
     erasure: Erasure | None
+    together: tuple[str, ...] = ()
 
 
 class ErasureStore:
@@ -125,9 +133,25 @@ class ErasureStore:
         with faults():
             pipe = self._client.pipeline(transaction=False)
             for erasure_id in erasure_ids:
-                pipe.hmget(f"{self._prefix}erasure:{erasure_id}", ["subject", "state"])
+                pipe.hmget(f"{self._prefix}erasure:{erasure_id}", ["subject", "state", "together"])
             rows = pipe.execute()
         return [_kept(row) for row in rows]
+
+    def join(self, erasure_ids: Sequence[str]) -> None:
+        """These are of one person's pids, the first for whom they are asked for."""
+        if len(erasure_ids) < 2:
+            return
+        with faults():
+            client: Any = self._client
+            pipe = client.pipeline(transaction=False)
+            for erasure_id in erasure_ids:
+                row = f"{self._prefix}erasure:{erasure_id}"
+                pipe.hset(row, "together", " ".join(erasure_ids))
+            if self._is_durable:
+                pipe.execute_command(*_WAITAOF)
+            answers = pipe.execute()
+            if self._is_durable:
+                require_durable(answers[-1])
 
     def begin(self, erasures: Iterable[Erasure], now_ms: int, positions: Mapping[str, str]) -> None:
         """Each is stored and due, but for those already known; then the positions are moved."""
@@ -234,8 +258,8 @@ class ErasureStore:
 
 
 def _kept(row: Sequence[bytes | None]) -> Kept | None:
-    subject, state = row
+    subject, state, together = row
     if subject is None and state is None:
         return None
     erasure = msgspec.json.decode(state, type=Erasure) if state else None
-    return Kept((subject or b"").decode(), erasure)
+    return Kept((subject or b"").decode(), erasure, tuple((together or b"").decode().split()))

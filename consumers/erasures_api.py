@@ -3,12 +3,15 @@
 The answer 202 means two things: the request is durable in erasures.requested, and the identifier
 is suppressed, its data key destroyed. The request comes first: if this process dies in between,
 the role `erasure` finds it there and suppresses. The id of an erasure is a keyed hash of the pid,
-so asking twice is asking once.
+so asking twice is asking once. A person who is known by several identifiers has as many pids: each
+has its own erasure, request and certificate, and all of them are asked for together (ADR 0019).
 """
 
 import asyncio
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, cast
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Response
@@ -16,9 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.erasure_store import ErasureStore, Kept
 from consumers.profiles_api import parse_subject
+from consumers.rules.erasure import together
 from consumers.rules.times import rfc3339
 from runtime.access import Access
 from runtime.clock import ClockMs, now_ms
+from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
 from runtime.gathering import Gathering
 from runtime.problems import Fault, Problem
@@ -33,7 +38,7 @@ AT_ONCE = 500
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _NOBODY = (
     "Nobody is known by this identifier and nothing is held under it. A person may be known by "
-    "others: ask for each (user:, anonymous:, email:, phone:)"
+    "others that no call ever named together: ask for each (user:, anonymous:, email:, phone:)"
 )
 
 
@@ -70,12 +75,17 @@ class Waiting(BaseModel):
 
 
 class ErasureState(BaseModel):
-    """How far an erasure is. `certificate` is the newest, with its signature; null before."""
+    """How far an erasure is. `certificate` is the newest, with its signature; null before.
+
+    A person of several identifiers has an erasure, and a certificate, for each: `together` names
+    them all, and status, stores and pending are of all of them.
+    """
 
     erasure_id: str
     status: Literal["running", "provisional", "final"]
     requested_at: str | None
     reason: str | None
+    together: list[str]
     stores: list[StoreLook]
     pending: list[Waiting]
     certificate: dict[str, Any] | None
@@ -97,6 +107,8 @@ class Erasures:
         self._store = store
         self._deliveries = deliveries
         self._clock = clock
+        self._overlay = ConsentOverlay(settings)
+        self._kin = self._overlay.kin
         # Each costs a write to the vault's disk.
         self._suppressing: Gathering[Erased] = Gathering(self._suppress, AT_ONCE)
 
@@ -107,11 +119,14 @@ class Erasures:
     async def close(self) -> None:
         """Give the connections back."""
         await asyncio.to_thread(self._deliveries.close)
+        await self._overlay.close()
         self._vault.close()
         self._store.close()
 
     async def request(self, id_type: IdType, external_id: str, reason: str) -> str | None:
         """The id of the erasure that is under way, or was done, of whoever has this identifier.
+
+        It is of all their identifiers, and the id that of the one which stands for the person.
 
         None when nobody has it, or ever had it erased.
         """
@@ -119,26 +134,43 @@ class Erasures:
         if found is None:
             return None
         if isinstance(found, Suppressed):
-            return found.erasure_id.hex() if found.erasure_id else None
+            return await self._asked_before(found)
         now = self._clock()
-        erased = Erased(
-            self._vault.hash_of(id_type, external_id),
-            found.pid,
-            now,
-            self._vault.erasure_id_of(found.pid),
+        pids = await self._kin.pids_of(found.pid)
+        rows = {found.pid: (id_type, external_id)}
+        if len(pids) > 1:
+            rows = await asyncio.to_thread(identifiers_of, self._vault, pids)
+        person = [
+            Erased(self._vault.hash_of(*row), pid, now, self._vault.erasure_id_of(pid))
+            for pid, row in rows.items()
+        ]
+        # Before anything is erased: afterwards nothing tells any more who was one.
+        ids = [each.erasure_id.hex() for each in person]
+        await asyncio.to_thread(self._store.join, ids)
+        await self._deliveries.send(
+            [
+                (self._topic, each.pid, ERASURE_REQUESTED.encode(_request(each, reason)))
+                for each in person
+            ]
         )
-        request = ErasureRequested(erased.erasure_id, found.pid, now, reason, [erased.subject])
-        await self._deliveries.send([(self._topic, found.pid, ERASURE_REQUESTED.encode(request))])
-        await self._suppressing.add(erased)
-        return erased.erasure_id.hex()
+        await asyncio.gather(*(self._suppressing.add(each) for each in person))
+        return ids[0]
+
+    async def _asked_before(self, found: Suppressed) -> str | None:
+        """The id that was given to whoever asked first."""
+        if found.erasure_id is None:
+            return None
+        erasure_id = found.erasure_id.hex()
+        (kept,) = await asyncio.to_thread(self._store.read, [erasure_id])
+        return kept.together[0] if kept is not None and kept.together else erasure_id
 
     async def _suppress(self, erased: list[Erased]) -> None:
         """The identifiers are suppressed, durably."""
         await asyncio.to_thread(self._vault.suppress_erased, erased)
 
     async def read(self, erasure_id: str) -> ErasureState | None:
-        """How far it is; None when nobody asked for it."""
-        (kept,) = await asyncio.to_thread(self._store.read, [erasure_id])
+        """How far it is, with those of the person's other pids; None when nobody asked for it."""
+        kept = await asyncio.to_thread(read_together, self._store, erasure_id)
         if kept is None:
             return None
         certificate = None
@@ -147,6 +179,32 @@ class Erasures:
             found = await asyncio.to_thread(self._store.chain, number, number)
             certificate = next(iter(found), None)
         return state_of(erasure_id, kept, certificate)
+
+
+def identifiers_of(vault: Vault, pids: Sequence[bytes]) -> dict[bytes, tuple[IdType, str]]:
+    """Type and value of the identifier of each pid that was not erased meanwhile."""
+    rows = zip(pids, vault.identifiers_of(pids), strict=True)
+    return {pid: (cast("IdType", row[1]), row[2]) for pid, row in rows if row is not None}
+
+
+def read_together(store: ErasureStore, erasure_id: str) -> Kept | None:
+    """What is stored of an erasure, as far as those of all pids of the person are; None when nobody
+    asked for it."""
+    (own,) = store.read([erasure_id])
+    if own is None or not own.together:
+        return own
+    others = [each for each in own.together if each != erasure_id]
+    found = [own, *(kept for kept in store.read(others) if kept is not None)]
+    erasures = [kept.erasure for kept in found if kept.erasure is not None]
+    if len(erasures) < len(found):
+        return replace(own, erasure=None)
+    return replace(own, erasure=together(erasures))
+
+
+def _request(erased: Erased, reason: str) -> ErasureRequested:
+    return ErasureRequested(
+        erased.erasure_id, erased.pid, erased.erased_at_ms, reason, [erased.subject]
+    )
 
 
 def state_of(erasure_id: str, kept: Kept, certificate: dict[str, Any] | None) -> ErasureState:
@@ -158,6 +216,7 @@ def state_of(erasure_id: str, kept: Kept, certificate: dict[str, Any] | None) ->
             status="running",
             requested_at=None,
             reason=None,
+            together=list(kept.together),
             stores=[],
             pending=[],
             certificate=None,
@@ -167,6 +226,7 @@ def state_of(erasure_id: str, kept: Kept, certificate: dict[str, Any] | None) ->
         status=erasure.status,
         requested_at=rfc3339(erasure.requested_at_ms),
         reason=erasure.reason,
+        together=list(kept.together),
         stores=[
             StoreLook(
                 store=look.store,
@@ -188,7 +248,9 @@ def build_router(erasures: Erasures, access: Access) -> APIRouter:
 
     @router.post("/v1/erasures", status_code=202, responses={202: {"model": ErasureBegun}})
     async def post_erasure(asked: ErasureAsked) -> ErasureBegun:
-        """Forget a person in every store. 202 once that is durable and nothing new is taken in.
+        """Forget a person, under all their identifiers, in every store.
+
+        202 once that is durable and nothing new is taken in.
 
         Asking again gives the same erasure. 404 when nobody is known by the identifier.
         """

@@ -1,14 +1,14 @@
 """Whom does nobody need any more, and how do they end?
 
-Data are kept no longer than they are needed (GDPR Art. 5(1)(e)). A person of whom no event was
-received and no decision recorded for `[profiles] idle_days` is forgotten in the way of every
-erasure, with the ground `idle`: one way to forget, one proof. Whatever they do next lets them in
-again, as somebody new. Whoever refused something stays: forgetting a refusal would use their data
-again.
+Data are kept no longer than they are needed (GDPR Art. 5(1)(e)). A person of whom, under whichever
+identifier, no event was received and no decision recorded for `[profiles] idle_days` is forgotten
+in the way of every erasure, with the ground `idle`: one way to forget, one proof. Whatever they do
+next lets them in again, as somebody new. Whoever refused something stays: forgetting a refusal
+would use their data again.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
 
 from consumers.clickhouse_reader import ClickHouseReader
@@ -26,13 +26,18 @@ from schemas.topics import DAY_MS
 _PAGE = 1000
 
 Known = tuple[Person, str, str]
-"""A person, and type and value of their identifier."""
+"""The person of a pid, and type and value of the identifier."""
 
 _IDLE = """
 SELECT pid FROM facts
 WHERE campaign_id != '' AND pid > unhex({after:String})
 GROUP BY pid HAVING max(received_at) < fromUnixTimestamp64Milli({before:Int64})
 ORDER BY pid LIMIT {page:UInt32}
+"""
+_HEARD = """
+SELECT DISTINCT hex(pid) FROM facts
+WHERE pid IN (SELECT CAST(unhex(arrayJoin({pids:Array(String)})) AS FixedString(16)))
+AND campaign_id != '' AND received_at >= fromUnixTimestamp64Milli({before:Int64})
 """
 
 
@@ -48,13 +53,14 @@ async def ask_to_forget(settings: Settings, at_ms: int) -> int:
         async for people in idle_people(settings, vault, at_ms):
             requests = [
                 ErasureRequested(
-                    vault.erasure_id_of(person.pid),
-                    person.pid,
+                    vault.erasure_id_of(known.pid),
+                    known.pid,
                     at_ms,
                     IDLE,
                     [vault.hash_of(cast("IdType", id_type), external_id)],
                 )
-                for person, id_type, external_id in people
+                for person in people
+                for known, id_type, external_id in person
             ]
             await deliveries.send(
                 [(topic, each.pid, ERASURE_REQUESTED.encode(each)) for each in requests]
@@ -68,22 +74,33 @@ async def ask_to_forget(settings: Settings, at_ms: int) -> int:
 
 async def idle_people(
     settings: Settings, vault: Vault, at_ms: int
-) -> AsyncIterator[Sequence[Known]]:
-    """People who are idle and not erased yet, some at a time. Raises StoreUnavailable."""
+) -> AsyncIterator[Sequence[Sequence[Known]]]:
+    """People who are idle and not erased yet, some at a time, each with all their pids, once.
+
+    Raises StoreUnavailable.
+    """
     before_ms = at_ms - settings.profiles.idle_days * DAY_MS
     reader, overlay = ClickHouseReader(settings.clickhouse), ConsentOverlay(settings)
-    after = b""
+    after, seen = b"", set[bytes]()
     try:
         while True:
             parameters = {"after": after.hex(), "before": before_ms, "page": _PAGE}
             found = [row[0] for row in await reader.rows(_IDLE, parameters)]
-            known = await asyncio.to_thread(vault.identifiers_of, found)
-            there = [row for row in known if row is not None]
-            decided = await overlay.read([person.pid for person, _, _ in there])
+            walked = await overlay.kin.people_of(found)
+            people = {person[0]: person for person in walked.values() if person[0] not in seen}
+            # One who is known by several is met as often.
+            seen.update(root for root, person in people.items() if len(person) > 1)
+            awake = await _awake(reader, people.values(), before_ms)
+            pids = [pid for person in people.values() for pid in person]
+            known = dict(
+                zip(pids, await asyncio.to_thread(vault.identifiers_of, pids), strict=True)
+            )
+            decided = dict(zip(pids, await overlay.read(pids), strict=True))
             yield [
-                row
-                for row, matters in zip(there, decided, strict=True)
-                if not _keeps(matters, before_ms)
+                there
+                for person in people.values()
+                if (there := [row for pid in person if (row := known[pid]) is not None])
+                and not any(pid in awake or _keeps(decided[pid], before_ms) for pid in person)
             ]
             if len(found) < _PAGE:
                 return
@@ -91,6 +108,17 @@ async def idle_people(
     finally:
         await reader.close()
         await overlay.close()
+
+
+async def _awake(
+    reader: ClickHouseReader, people: Iterable[Sequence[bytes]], before_ms: int
+) -> set[bytes]:
+    """Pids of people with several of which something was received since."""
+    pids = [pid.hex() for person in people if len(person) > 1 for pid in person]
+    if not pids:
+        return set()
+    rows = await reader.rows(_HEARD, {"pids": pids, "before": before_ms})
+    return {bytes.fromhex(row[0]) for row in rows}
 
 
 def _keeps(matters: Matters, before_ms: int) -> bool:

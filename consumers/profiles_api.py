@@ -1,20 +1,21 @@
 """What do we know of one person, for the tools that serve them?
 
-The profile as the sink keeps it in Redis; traits are sealed there, and opened here with the
-person's own data key from the vault. An erased person and one who never was get the same answer:
-that somebody was erased is itself something personal.
+The profile as the sink keeps it in Redis; traits are sealed there, and opened here with the data
+key of the pid that they were told under. Whichever identifier is asked for, the whole person is
+shown. An erased person and one who never was get the same answer: that somebody was erased is
+itself something personal.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args
 
-import msgspec
 import orjson
 import redis
 import redis.asyncio
 from fastapi import APIRouter, Depends, Path, Response
+from msgspec.structs import replace
 from pydantic import BaseModel
 
 from consumers.accesses import Accesses
@@ -29,9 +30,11 @@ from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import SUBJECT
 from schemas.errors import StoreUnavailable
-from schemas.subjects import Consent, Subject
+from schemas.persons import groups_of, parts_of, whole_subject
+from schemas.subjects import Consent, Subject, Trait
 
 ANSWER_WITHIN_S = 5.0
+_MOST_STEPS = 8
 EXPECTED_SUBJECT = "user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER"
 UNKNOWN = "Nobody is known by this identifier"
 
@@ -73,11 +76,17 @@ Stored = tuple[Subject | None, bool]
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A person, what is known of them, and what they decided under each of their pids."""
+    """A person, what is known of them under all their pids, what they decided under each, and
+    whose key opens which trait."""
 
     person: Person
     known: Subject
     decided: list[list[Consent]]
+    traits: list[tuple[Person, Trait]]
+
+    def open_traits(self) -> list[tuple[str, Json]]:
+        """(name, value) of every trait. Raises StoreRefused if one does not open."""
+        return [opened(person, trait) for person, trait in self.traits]
 
 
 class Profiles:
@@ -87,6 +96,7 @@ class Profiles:
         self._vault = vault
         self._overlay = ConsentOverlay(settings)
         self._prefix = settings.redis.key_prefix
+        self._visit_gap_ms = settings.time.visit_gap_minutes * 60_000
         self._client = redis.asyncio.Redis.from_url(
             settings.redis.url,
             socket_timeout=ANSWER_WITHIN_S,
@@ -101,15 +111,46 @@ class Profiles:
             return None
         pids = await self._overlay.kin.pids_of(person.pid)
         stored = await self.stored_of(pids)
-        known, _ = stored[person.pid]
-        if known is None:
+        root = await self._root_of(person.pid, stored)
+        if root is None:
             return None
         decided = []
         for pid, consents in zip(pids, await self._overlay.consents_of_each(pids), strict=True):
             applied, _ = stored[pid]
             # The profile knows what its lane has applied; the overlay, what was decided just now.
             decided.append(union(applied.consents if applied is not None else (), consents))
-        return Shown(person, msgspec.structs.replace(known, consents=union(*decided)), decided)
+        decided += groups_of(root)
+        parts = parts_of(root)
+        people = {person.pid: person}
+        if len(parts) > 1:
+            others = [part.pid for part in parts if part.pid != person.pid]
+            rows = await asyncio.to_thread(self._vault.identifiers_of, others)
+            people |= {row[0].pid: row[0] for row in rows if row is not None}
+        whole = whole_subject(root, self._visit_gap_ms)
+        of_trait = {trait.sealed: part.pid for part in parts for trait in part.traits}
+        traits = [
+            (people[pid], trait)
+            for trait in whole.traits
+            if (pid := of_trait[trait.sealed]) in people
+        ]
+        known = replace(whole, consents=union(*decided))
+        return Shown(person, known, decided, traits)
+
+    async def _root_of(self, pid: bytes, stored: Mapping[bytes, Stored]) -> Subject | None:
+        """The record of whoever stands for the person, as far as the lanes are by now."""
+        known, is_erased = stored[pid]
+        if known is None and not is_erased:
+            # Named by a call that a lane is about to hear of: then who claims it is known at least.
+            known = next((each for each, _ in stored.values() if each is not None), None)
+        for _ in range(_MOST_STEPS):
+            if known is None or known.moved_to is None:
+                break
+            up = known.moved_to
+            above, _ = stored[up] if up in stored else (await self.stored_of([up]))[up]
+            if above is None:
+                break
+            known = above
+        return known
 
     async def stored_of(self, pids: Sequence[bytes]) -> dict[bytes, Stored]:
         """Of each pid what the sink wrote, if it did, and whether it knows of an erasure."""
@@ -136,9 +177,15 @@ def _stored(profile: bytes | None, stub: bytes | None) -> Stored:
 
 
 def open_traits(person: Person, known: Subject) -> list[tuple[str, Json]]:
-    """(name, value) of every trait. Raises StoreRefused if one does not open."""
-    opened = (orjson.loads(person.unseal(trait.sealed, trait.event_id)) for trait in known.traits)
-    return [(str(name), value) for name, value in opened]
+    """(name, value) of every trait of one pid's own record. Raises StoreRefused if one does not
+    open."""
+    return [opened(person, trait) for trait in known.traits]
+
+
+def opened(person: Person, trait: Trait) -> tuple[str, Json]:
+    """Name and value of a trait. Raises StoreRefused if it does not open."""
+    name, value = orjson.loads(person.unseal(trait.sealed, trait.event_id))
+    return str(name), value
 
 
 def parse_subject(subject: str) -> tuple[IdType, str]:
@@ -201,7 +248,7 @@ def build_router(
         if not may_be_shown(basis, found.decided, clock_ms()):
             raise Problem(403, "This person's data may not be used for personalisation")
         await accesses.record(found.person.pid, roles, "profile", fields_shown(found.known))
-        view = view_profile(subject, found.known, open_traits(found.person, found.known))
+        view = view_profile(subject, found.known, found.open_traits())
         return Response(orjson.dumps(view), media_type="application/json")
 
     return router

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.erasures_api import state_of
+from consumers.erasures_api import read_together, state_of
 from consumers.erasures_to_certificates import Desk
 from consumers.rules.erasure import REASONS, is_empty
 from headwater.caller import Caller, url_of
@@ -88,8 +88,9 @@ def run_verify(settings: Settings, erasure_id: str, *, say: Say, clock: ClockMs 
     with Desk(settings, clock) as desk:
         if not _ID.fullmatch(erasure_id):
             raise StoreRefused("no erasure has this id; expected 32 hexadecimal digits")
-        desk.look([erasure_id])
         (kept,) = desk.store.read([erasure_id])
+        desk.look((kept.together if kept is not None else ()) or [erasure_id])
+        kept = read_together(desk.store, erasure_id)
         if kept is None:
             raise StoreRefused(f"no erasure has the id {erasure_id}")
         certificate = None

@@ -31,6 +31,7 @@ from consumers import (
     erasures_api,
     export_api,
     health_api,
+    identities_api,
     profiles_api,
     rejected_api,
     sends_api,
@@ -240,6 +241,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     exporter = Exporter(settings, Vault.from_settings(settings), reader, accesses)
     rejected = rejected_api.RejectedReader(settings)
     consenting = consents_api.Consenting(settings, accesses)
+    identities = identities_api.Identities(settings, Vault.from_settings(settings), accesses)
     verification = verification_api.Verification(reader, settings.topic_names)
     erasures = erasures_api.Erasures(
         settings,
@@ -262,6 +264,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
         (None, gate.close),
         (None, exporter.close),
         (consenting.start, consenting.close),
+        (identities.start, identities.close),
         (campaigners.live.start, campaigners.live.stop),
         (erasures.start, erasures.close),
     ]
@@ -278,6 +281,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(export_api.build_router(exporter, accesses, access))
     app.include_router(rejected_api.build_router(rejected, access))
     app.include_router(erasures_api.build_router(erasures, access))
+    app.include_router(identities_api.build_router(identities, access))
 
 
 class Observed:

@@ -1,6 +1,7 @@
 """What can a privacy officer ask for on the command line?
 
-What is held of people, everything that is held on one of them, and that it be forgotten.
+What is held of people, everything that is held on one of them, by what else that one is known, and
+that it be forgotten.
 """
 
 import json
@@ -115,6 +116,38 @@ def incident(
         typer.echo(json.dumps(scope.to_json(), indent=2))
     else:
         show_scope(scope, open_console())
+
+
+@desk.command(epilog="Example: headwater identity anonymous:a1 --revoke user:42")
+def identity(
+    subject: Annotated[
+        str,
+        typer.Argument(
+            help="user:ID, anonymous:ID, email:ADDRESS or phone:NUMBER", show_default=False
+        ),
+    ],
+    link: Annotated[
+        str | None,
+        typer.Option(help="Say by hand that OTHER is the same person.", show_default=False),
+    ] = None,
+    revoke: Annotated[
+        str | None,
+        typer.Option(help="Say by hand that OTHER is somebody else.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    config: Config = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show by which identifiers a person is known and who said so; link two, or take that back."""
+    from headwater.identity import ask_identity, show_identity
+    from headwater.screen import open_console
+
+    settings = settings_of_desk(chosen_settings(config, data_dir=data_dir), "privacy_officer")
+    found = ask_identity(settings, subject, link=link, revoke=revoke)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        show_identity(found, open_console())
 
 
 @desk.command(epilog="Example: headwater erase user:42 --reason withdrawn")

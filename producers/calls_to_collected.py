@@ -1,17 +1,19 @@
 """How do calls of Segment's protocol become durable events that nobody can read without a key?
 
 Check each call alone, resolve all their people at once, seal, produce, and wait until Kafka has
-everything: the events in events.collected, and the pointers to what was set aside in
-events.rejected. Only then may the sender be told that its calls are safe.
+everything: the events in events.collected, who is who by them in subjects.moves, and the pointers
+to what was set aside in events.rejected. Only then may the sender be told that its calls are safe.
 """
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Self
 from uuid import uuid4
 
+from producers.calls_to_claims import CallClaims, identifiers_of, is_alive
 from producers.calls_to_consents import StatedConsents, heard_at_ms
 from producers.rules.addresses import is_trusted_by, networks_of
 from producers.rules.bodies import Body
@@ -31,7 +33,7 @@ from runtime.logs import get_logger
 from runtime.metrics import counter
 from runtime.sealing import secrets_of
 from runtime.settings import Settings, Source
-from runtime.vault import AsyncVault, Identifier, Person, Suppressed
+from runtime.vault import AsyncVault, Identifier, Person, Resolved
 from schemas.codec import COLLECTED, REJECTED
 from schemas.errors import SettingInvalid, StreamError
 from schemas.events import FLAG_TIMESTAMP_MISSING, Collected, Rejected, SealedTrait
@@ -92,6 +94,7 @@ class Collector:
         )
         self._overlay = ConsentOverlay(settings)
         self._consents = StatedConsents(vault, ConsentDesk(settings, self._overlay, deliveries))
+        self._claims = CallClaims(self._overlay.kin, self._topics.moves)
         self._sign_ups = frozenset(settings.erasure.sign_up_events)
         self._senders = [Sender(source, clock()) for source in sources_of(settings)]
 
@@ -151,9 +154,9 @@ class Collector:
         requester: Requester | None = None,
     ) -> None:
         """Every valid call of `body` is in events.collected, every other one's place and reason in
-        events.rejected; what changed of consent is in force. `kind` is the type that the route
-        gives, None for a batch; `has_gpc` tells that the request bore Sec-GPC, `requester` what is
-        known of it if a person's own device sent it."""
+        events.rejected; what changed of consent is in force, and who is who is known. `kind` is the
+        type that the route gives, None for a batch; `has_gpc` tells that the request bore Sec-GPC,
+        `requester` what is known of it if a person's own device sent it."""
         checked: list[Checked] = []
         records: list[Record] = []
         for index, call in enumerate(body.calls):
@@ -179,10 +182,14 @@ class Collector:
             await self._known_vault.require()
             # Before the events: the lane that meets one must know the decision already.
             await self._consents.take(stating, sender.name, received_at_ms, signed_up)
-        records += await self._seal(checked, signed_up, sender.name, received_at_ms)
-        await self._deliveries.send(records)
-        count = counter("headwater_collected_calls_total")
+        people = await self._resolve(checked, signed_up)
+        records += self._seal(checked, people, sender.name, received_at_ms)
         accepted = len(records) - rejected
+        claims = await self._claims.news_in(checked, people)
+        records += self._claims.records_of(claims, received_at_ms)
+        await self._deliveries.send(records)
+        await self._claims.put(claims)
+        count = counter("headwater_collected_calls_total")
         for outcome, calls in (
             ("accepted", accepted),
             ("rejected", rejected),
@@ -191,25 +198,31 @@ class Collector:
             if calls:
                 count.labels(sender.name, outcome).inc(calls)
 
-    async def _seal(
+    async def _resolve(
+        self, checked: list[Checked], signed_up: dict[Identifier, int]
+    ) -> dict[Identifier, Resolved]:
+        """Everybody whose pid the calls need."""
+        if not checked:
+            return {}
+        await self._known_vault.require()
+        needed = (identifiers_of(call, self._sign_ups) for call in checked)
+        identifiers = list(dict.fromkeys(chain.from_iterable(needed)))
+        resolved = await self._vault.resolve(identifiers, signed_up, lambda: heard_at_ms(checked))
+        return dict(zip(identifiers, resolved, strict=True))
+
+    def _seal(
         self,
         checked: list[Checked],
-        signed_up: dict[Identifier, int],
+        people: Mapping[Identifier, Resolved],
         source: str,
         received_at_ms: int,
     ) -> list[Record]:
         """The events of all whose person was not erased, sealed, in the order of their calls."""
-        if not checked:
-            return []
-        await self._known_vault.require()
-        identifiers = list(dict.fromkeys((call.id_type, call.external_id) for call in checked))
-        resolved = await self._vault.resolve(identifiers, signed_up, lambda: heard_at_ms(checked))
-        people = dict(zip(identifiers, resolved, strict=True))
         topic = self._topics.collected
         records: list[Record] = []
         for call in checked:
             person = people[call.id_type, call.external_id]
-            if isinstance(person, Suppressed) or call.occurred_at_ms <= person.erased_before_ms:
+            if not is_alive(person, call.occurred_at_ms):
                 continue
             event = _event(call, person, source, received_at_ms)
             records.append((topic, person.pid, COLLECTED.encode(event)))
@@ -223,8 +236,8 @@ class Collector:
         found: dict[Identifier, int] = {}
         for call in checked:
             if call.event in self._sign_ups and not call.flags & FLAG_TIMESTAMP_MISSING:
-                identifier = (call.id_type, call.external_id)
-                found[identifier] = max(found.get(identifier, 0), call.occurred_at_ms)
+                for identifier in identifiers_of(call, self._sign_ups):
+                    found[identifier] = max(found.get(identifier, 0), call.occurred_at_ms)
         return found
 
     def _rejection(self, refused: Refused, source: str, at_ms: int) -> Record:

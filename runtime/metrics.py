@@ -13,6 +13,8 @@ CounterName = Literal[
     "headwater_collected_calls_total",
     # Events a lane applied, by outcome (accepted, duplicate, withheld, rejected, erased).
     "headwater_applied_events_total",
+    # Claims of calls that were news, by type of call.
+    "headwater_claims_total",
     # Consent decisions that were put on record, by how they came (said, listed, stated, stamped).
     "headwater_consents_recorded_total",
     # Decisions not recorded: a yes of somebody too young to give it alone, by how they came.
@@ -77,6 +79,7 @@ HistogramName = Literal[
 _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_collected_calls_total": ("source", "outcome"),
     "headwater_applied_events_total": ("outcome",),
+    "headwater_claims_total": ("cause",),
     "headwater_consents_recorded_total": ("way",),
     "headwater_consents_without_guardian_total": ("way",),
     "headwater_sends_asked_total": ("answer",),

@@ -6,11 +6,12 @@ retention, compacted records with their tombstones, ClickHouse's old parts, back
 once those were looked at too and are gone; until then the certificate says what is pending.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from schemas.requests import IDLE as IDLE
 
@@ -79,6 +80,31 @@ class Horizons:
     subjects_ms: int
     parts_ms: int
     backups_ms: int
+
+
+def together(erasures: Sequence[Erasure]) -> Erasure:
+    """The first, as far as all of them are: those of the pids of one person.
+
+    What each store had left is added up; it was looked for when the one longest ago was.
+    """
+    looks: dict[tuple[str, str], Look] = {}
+    pending: dict[str, int] = {}
+    for each in erasures:
+        for look in each.looks:
+            place = (look.store, look.looked_for)
+            known = looks.get(place, look)
+            looks[place] = Look(
+                look.store,
+                look.looked_for,
+                look.how,
+                look.remaining + (known.remaining if place in looks else 0),
+                min(look.checked_at_ms, known.checked_at_ms),
+            )
+        for wait in each.pending:
+            pending[wait.what] = max(wait.until_ms, pending.get(wait.what, 0))
+    waits = sorted((Pending(*wait) for wait in pending.items()), key=lambda wait: wait.until_ms)
+    status = min((each.status for each in erasures), key=RANKS.__getitem__)
+    return replace(erasures[0], status=status, looks=tuple(looks.values()), pending=tuple(waits))
 
 
 def is_empty(looks: Iterable[Look]) -> bool:

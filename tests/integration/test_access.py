@@ -40,6 +40,8 @@ NEEDS = {
     "POST /v1/consents/lists": "consent_desk",
     "POST /v1/erasures": "privacy_officer",
     f"/v1/erasures/{ERASURE}": "privacy_officer",
+    "/v1/identities/user:42": "privacy_officer",
+    "POST /v1/identities/links": "privacy_officer",
     "/v1/events/rejected": "operator",
     "/metrics": "operator",
     "/consent/unsubscribe/link": OPEN,

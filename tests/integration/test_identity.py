@@ -1,0 +1,174 @@
+"""Is a person one under all their identifiers: shown, asked, refused, forgotten, and taken apart?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from runtime.clock import now_ms
+from runtime.vault import Identifier
+from tests.erasing import House, house
+from tests.integration.serving import KEYS
+from tests.waiting import eventually
+
+
+@pytest.fixture(scope="module")
+def home(
+    kafka: str, redis_url: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    with (
+        house(
+            tmp_path_factory.mktemp("house"),
+            f"kin-{now_ms()}",
+            kafka=kafka,
+            redis_url=redis_url,
+            clickhouse_url=clickhouse_url,
+        ) as made,
+        made.roles(),
+    ):
+        yield made
+
+
+def post(home: House, path: str, role: str, **body: object) -> dict[str, Any]:
+    answer = httpx.post(
+        f"{home.http.url}{path}",
+        json=body,
+        headers={"Authorization": f"Bearer {KEYS[role]}"},
+        timeout=30,
+    )
+    assert answer.status_code in (200, 202), answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def device(home: House) -> str:
+    return f"d-{home.someone()}"
+
+
+def seen(home: House, anonymous: str, kind: str = "page") -> dict[str, Any]:
+    """A call of a device that nobody has logged in on."""
+    call = home.call("", kind, anonymousId=anonymous, properties={"campaign_id": "spring"})
+    del call["userId"]
+    return call
+
+
+def profile(home: House, subject: str) -> dict[str, Any]:
+    answer = home.http.get(f"/v1/profiles/{subject}", "activation")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def identity(home: House, subject: str) -> dict[str, Any]:
+    answer = home.http.get(f"/v1/identities/{subject}", "privacy_officer")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def await_events(home: House, subject: str, events: int) -> dict[str, Any]:
+    def found() -> dict[str, Any]:
+        shown = profile(home, subject)
+        assert shown["computed"]["events"] == events
+        return shown
+
+    return eventually(found, within_s=30)
+
+
+def test_a_call_that_names_several_identifiers_makes_them_one_person(home: House) -> None:
+    user, web, mail = home.someone(), device(home), f"{home.someone()}@example.org"
+    phone = "+420 600 " + home.someone().removeprefix("u").rjust(6, "0")
+    home.send(seen(home, web), seen(home, web), seen(home, web, "screen"))
+    traits = {"email": mail, "phone": phone, "name": "Ada"}
+    home.send(home.call(user, "identify", anonymousId=web, traits=traits), home.order(user))
+    whole = await_events(home, f"user:{user}", 5)
+    assert whole["computed"]["orders"] == 1 and whole["traits"]["name"] == "Ada"
+    for subject in (f"anonymous:{web}", f"email:{mail.upper()}", f"phone:{phone}"):
+        assert await_events(home, subject, 5) | {"subject": ""} == whole | {"subject": ""}
+    told = identity(home, f"phone:{phone}")
+    assert told["stands_for"] == f"user:{user}"
+    assert {each["type"] for each in told["identifiers"]} == {"user", "anonymous", "email", "phone"}
+    assert {each["cause"] for each in told["standing"]} == {"identify"}
+    assert [each["of"] for each in told["standing"]] == [f"user:{user}"] * 3
+    # Saying it again says nothing: only a claim that is news reaches the log.
+    assert told["refused"] == told["revoked"] == []
+
+
+def test_a_second_user_of_a_device_is_refused_and_shown(home: House) -> None:
+    first, second, web = home.someone(), home.someone(), device(home)
+    home.send(seen(home, web), home.call(first, "identify", anonymousId=web, traits={}))
+    home.send(home.call(second, "identify", anonymousId=web, traits={}), home.order(second))
+    assert await_events(home, f"user:{first}", 2)["computed"]["orders"] == 0
+    assert await_events(home, f"user:{second}", 2)["computed"]["orders"] == 1
+    for user in (first, second):
+        (refused,) = identity(home, f"user:{user}")["refused"]
+        assert (refused["identifier"], refused["of"]) == (f"anonymous:{web}", f"user:{second}")
+    # By hand it is decided otherwise, and otherwise again.
+    asked = {"subject": f"anonymous:{web}", "action": "link", "reason": "wrong_claim"}
+    assert post(home, "/v1/identities/links", "privacy_officer", of=f"user:{second}", **asked)[
+        "one_person"
+    ]
+    await_events(home, f"user:{second}", 3)
+    await_events(home, f"user:{first}", 1)
+    asked["action"] = "revoke"
+    found = post(home, "/v1/identities/links", "privacy_officer", of=f"user:{second}", **asked)
+    assert not found["one_person"]
+    assert identity(home, f"user:{second}")["standing"] == []
+
+
+def test_what_is_refused_under_one_identifier_is_refused_under_all(home: House) -> None:
+    user, web = home.someone(), device(home)
+    home.send(seen(home, web), home.call(user, "identify", anonymousId=web, traits={}))
+    await_events(home, f"user:{user}", 2)
+    for by, other in ((f"user:{user}", f"anonymous:{web}"), (f"anonymous:{web}", f"user:{user}")):
+        before = profile(home, f"user:{user}")["computed"]["events"]
+        said = {"purpose": "analytics", "source": "test"}
+        taken = post(home, "/v1/consents", "consent_desk", subject=by, status="withdrawn", **said)
+        home.send(seen(home, web), home.opened(user))
+        asked = home.http.get(f"/v1/consents/{other}", "consent_desk").json()
+        (analytics,) = (each for each in asked["purposes"] if each["purpose"] == "analytics")
+        assert not analytics["allowed"] and analytics["recorded_at"] == taken["recorded_at"]
+        on_it = [each for each in asked["history"] if each["recorded_at"] == taken["recorded_at"]]
+        assert len(on_it) == 1, "one decision, although each identifier has a record of it"
+        proof = {"method": "form", "text_version": "1"}
+        post(
+            home,
+            "/v1/consents",
+            "consent_desk",
+            subject=other,
+            status="granted",
+            proof=proof,
+            **said,
+        )
+        home.send(home.order(user))
+        # Of the three calls since the withdrawal only the one after the grant counts.
+        await_events(home, f"user:{user}", before + 1)
+
+
+def test_erasing_one_identifier_erases_the_person_and_proves_it(home: House) -> None:
+    user, web, mail = home.someone(), device(home), f"{home.someone()}@example.org"
+    subjects: list[Identifier] = [("user", user), ("anonymous", web), ("email", mail)]
+    home.send(seen(home, web))
+    home.send(home.call(user, "identify", anonymousId=web, traits={"email": mail}))
+    await_events(home, f"user:{user}", 2)
+    pids = {person.pid.hex() for each in subjects if (person := home.vault.lookup(*each))}
+    asked = {"subject": f"anonymous:{web}", "reason": "withdrawn"}
+    erasure_id = post(home, "/v1/erasures", "privacy_officer", **asked)["erasure_id"]
+    for id_type, value in subjects:
+        assert home.vault.lookup(id_type, value) is None
+        again = {"subject": f"{id_type}:{value}", "reason": "withdrawn"}
+        assert post(home, "/v1/erasures", "privacy_officer", **again)["erasure_id"] == erasure_id
+    state = home.await_status(erasure_id)
+    assert state["together"][0] == erasure_id and len(state["together"]) == 3
+    certified = set()
+    for each in state["together"]:
+        signed = home.await_status(each)["certificate"]["certificate"]
+        certified.add(signed["subject_hmac"])
+        assert signed["status"] == "provisional"
+    assert certified == {home.vault.hash_of(*each) for each in subjects}
+    for id_type, value in subjects:
+        assert home.http.get(f"/v1/profiles/{id_type}:{value}").status_code == 404
+        assert home.http.get(f"/v1/identities/{id_type}:{value}").status_code == 404
+    held = f"{home.settings.vault.key_prefix}claim"
+    assert not [key for key in home.redis.scan_iter(f"{held}*") if key.decode()[-32:] in pids]
