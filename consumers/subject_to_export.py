@@ -1,9 +1,9 @@
 """What do we hold on one person, all of it, and where does each of it come from?
 
-Read from every place that holds something under her pseudonym: the vault, Redis, ClickHouse, and
-her partition of the log up to where it ends when the export begins. Opened with her own data key,
-which the vault gives only while she has not been erased; should she be erased meanwhile, the export
-breaks off. GDPR Art. 15 and 20.
+Read from every place that holds something under one of her pseudonyms: the vault, Redis,
+ClickHouse, and her partitions of the log up to where they end when the export begins. Opened with
+her own data keys, which the vault gives only while she has not been erased; should she be erased
+meanwhile, the export breaks off. GDPR Art. 15 and 20.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ import redis.asyncio
 
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.person_claims import claims_about, stored_under
 from consumers.person_facts import counters_of, facts_of, senders_of
 from consumers.person_log import LogRecord, records_of
 from consumers.rules.consent_views import union
@@ -33,13 +34,13 @@ from consumers.rules.export_view import (
     view_subject,
 )
 from consumers.rules.times import rfc3339
+from runtime import kin, vault_rows
 from runtime.consent_overlay import ConsentOverlay
 from runtime.purposes import explain, purposes_in_force
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.topics_admin import retention_ms_of, segment_ms_of
 from runtime.vault import Vault
-from runtime.vault_rows import LAYOUT
 from schemas.codec import (
     ACCEPTED,
     COLLECTED,
@@ -51,7 +52,7 @@ from schemas.codec import (
     Codec,
     Malformed,
 )
-from schemas.errors import StoreRefused, StoreUnavailable
+from schemas.errors import StoreRefused
 from schemas.events import Accepted, Collected
 from schemas.held import column, fields_of
 from schemas.subjects import Subject
@@ -67,13 +68,20 @@ Piece = Section | Item | None
 
 @dataclass(slots=True)
 class Held:
-    """One person and what was found of her before the export begins."""
+    """What was found of a person under one pid before the export begins; `others` are the same of
+    each other pid that is hers."""
 
     subject: str
     person: Person
     identifier: tuple[IdType, str]
     known: Subject | None
     uses: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    others: list["Held"] = field(default_factory=list)
+
+    @property
+    def each(self) -> list["Held"]:
+        """All of them."""
+        return [self, *self.others]
 
 
 class Exporter:
@@ -108,13 +116,8 @@ class Exporter:
         person = await asyncio.to_thread(self._vault.lookup, id_type, external_id)
         if person is None:
             return None
-        key = f"{self._settings.redis.key_prefix}{person.pid.hex()}"
-        try:
-            profile, is_stub = await cast("Any", self._client.hmget(key, ["p", "d"]))
-        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
-            raise StoreUnavailable("Redis does not answer") from error
-        known = SUBJECT.decode(profile) if profile is not None else None
-        if is_stub is not None or (known is not None and known.erased_at_ms is not None):
+        known, is_erased = await stored_under(self._client, self._key(person.pid))
+        if is_erased:
             return None
         comments = await self._reader.rows(
             "SELECT table, name, comment FROM system.columns WHERE database = currentDatabase()"
@@ -125,23 +128,36 @@ class Exporter:
             held.uses[table] = self._use(purposes_of(fields))
         for codec in (COLLECTED, ACCEPTED, RETRACTED, SUBJECT, CONSENT_CHANGED):
             held.uses[codec.schema["name"]] = self._use(purposes_of(fields_of(codec.schema)))
-        vault = chain(*(layout.fields for layout in LAYOUT))
+        vault = chain(*(layout.fields for layout in (*vault_rows.LAYOUT, *kin.LAYOUT)))
         held.uses["vault"] = self._use(purposes_of(vault))
+        pids = [pid for pid in await self._overlay.kin.pids_of(person.pid) if pid != person.pid]
+        for row in await asyncio.to_thread(self._vault.identifiers_of, pids) if pids else ():
+            if row is not None:
+                known, _ = await stored_under(self._client, self._key(row[0].pid))
+                name = (cast("IdType", row[1]), row[2])
+                held.others.append(Held(":".join(name), row[0], name, known, held.uses))
         return held
+
+    def _key(self, pid: bytes) -> str:
+        return f"{self._settings.redis.key_prefix}{pid.hex()}"
 
     def _use(self, names: Iterable[str]) -> list[dict[str, object]]:
         return explain(names, self._purposes)
 
     def fields_given(self, held: Held) -> list[str]:
         """What the export will hold, for the record of who read it: never a value."""
-        traits = held.known.traits if held.known is not None else []
-        return [section.name for section in SECTIONS] + [f"traits/{t.key.hex()}" for t in traits]
+        known = [each.known for each in held.each if each.known is not None]
+        keys = dict.fromkeys(trait.key.hex() for each in known for trait in each.traits)
+        return [section.name for section in SECTIONS] + [f"traits/{key}" for key in keys]
 
     def about(self, held: Held, now_ms: int) -> Item:
         """The head of the export."""
         return {
             "subject": held.subject,
             "pid": held.person.pid.hex(),
+            "known_as": [
+                {"subject": each.subject, "pid": each.person.pid.hex()} for each in held.each
+            ],
             "exported_at": rfc3339(now_ms),
             "purposes": self._use(self._purposes),
         }
@@ -152,14 +168,16 @@ class Exporter:
         Raises StoreRefused when the person is erased meanwhile: what was given is then not whole.
         """
         items = (
-            self._identifiers, self._profile, self._traits, self._decisions, self._consents,
-            self._reads, self._counters, self._facts, self._events,
+            self._identifiers, self._claims, self._profile, self._traits, self._decisions,
+            self._consents, self._reads, self._counters, self._facts, self._events,
         )  # fmt: skip
         for section, read in zip(SECTIONS, items, strict=True):
             await self._require_not_erased(held)
             yield section
-            async for item in read(held):
-                yield item
+            for each in held.each:
+                async for item in read(each):
+                    # Where there are several pids, under which of them it is held.
+                    yield item | {"held_under": each.person.pid.hex()} if held.others else item
             yield None
         await self._require_not_erased(held)
 
@@ -181,6 +199,12 @@ class Exporter:
                     "kept": self._until_erased,
                     "used_for": held.uses["vault"],
                 }
+
+    async def _claims(self, held: Held) -> AsyncIterator[Item]:
+        where = f"vault, and {self._settings.topic_names.subjects}"
+        for item in await claims_about(self._overlay.kin, self._vault, held.person.pid):
+            kept = {"where": where, "kept": self._until_erased, "used_for": held.uses["vault"]}
+            yield item | kept
 
     async def _profile(self, held: Held) -> AsyncIterator[Item]:
         if held.known is not None:

@@ -9,6 +9,12 @@ SECTIONS = (
         "By what you are known here. Kept apart from all else, sealed with a key of your own.",
         ("type", "value", "where", "kept", "used_for"),
     ),
+    Section(
+        "claims",
+        "Who said what is yours",
+        "Calls, or people by hand, by whose word an identifier is yours, or somebody else's.",
+        ("identifier", "of", "cause", "at", "event_id", "stands", "where", "kept", "used_for"),
+    ),
     Section("profile", "Profile", "What your events add up to."),
     Section(
         "traits",

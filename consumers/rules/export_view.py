@@ -13,6 +13,7 @@ import orjson
 from consumers.rules.profile import VISIT_BYTES
 from consumers.rules.rates import decimal_text
 from consumers.rules.times import rfc3339
+from schemas.activity import unpack
 from schemas.events import Accepted, Collected
 from schemas.held import Held
 from schemas.subjects import Subject
@@ -63,6 +64,12 @@ def rfc3339_or_number(at_ms: int) -> str | int:
         return at_ms
 
 
+_TOLD_OF_SUBJECT = frozenset(
+    {"pid", "traits", "consents", "order_keys", "visits", "activity", "claims", "members", "kin"}
+)
+"""What other sections tell, of this pid and of the person's other ones; or what is told below."""
+
+
 def view_event(
     event: Collected, opened: Mapping[str, Json] | None, traits: Sequence[tuple[str, Json]]
 ) -> Item:
@@ -108,8 +115,18 @@ def merge(clear: Json, sealed: Json) -> Json:
 
 def view_subject(known: Subject) -> Item:
     """What the events of the person add up to."""
-    told = plain(known, without=frozenset({"pid", "traits", "consents", "order_keys", "visits"}))
+    told = plain(known, without=_TOLD_OF_SUBJECT)
     return told | {
+        "activity": [
+            {
+                "occurred_at": rfc3339_or_number(each.occurred_at_ms),
+                "name": each.name,
+                "campaign": each.campaign,
+                "category": each.category,
+                "product": each.product,
+            }
+            for each in unpack(known.activity)
+        ],
         "visits": len(known.visits) // VISIT_BYTES,
         "orders_known": len(known.order_keys) // 8,
     }

@@ -49,11 +49,11 @@ def view_identity(
     }
 
 
-def seen(pid: bytes, claim: Claim, names: Mapping[bytes, Name]) -> Json:
-    """One claim on `pid`."""
+def seen(pid: bytes, claim: Claim, names: Mapping[bytes, Name], unnamed: str = GONE) -> Json:
+    """One claim on `pid`; `unnamed` stands for whoever is not in `names`."""
     return {
-        "identifier": _name(pid, names),
-        "of": _name(claim.claimant, names),
+        "identifier": _name(pid, names, unnamed),
+        "of": _name(claim.claimant, names, unnamed),
         "cause": claim.cause,
         "at": rfc3339_or_number(claim.occurred_at_ms),
         "event_id": claim.event_id.hex(),
@@ -75,5 +75,5 @@ def _claimed_by(claims: Sequence[Claim], names: Mapping[bytes, Name]) -> str | N
     return None if found is None else _name(found.claimant, names)
 
 
-def _name(pid: bytes, names: Mapping[bytes, Name]) -> str:
-    return ":".join(names[pid]) if pid in names else GONE
+def _name(pid: bytes, names: Mapping[bytes, Name], unnamed: str = GONE) -> str:
+    return ":".join(names[pid]) if pid in names else unnamed

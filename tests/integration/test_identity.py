@@ -91,8 +91,17 @@ def test_a_call_that_names_several_identifiers_makes_them_one_person(home: House
     assert {each["type"] for each in told["identifiers"]} == {"user", "anonymous", "email", "phone"}
     assert {each["cause"] for each in told["standing"]} == {"identify"}
     assert [each["of"] for each in told["standing"]] == [f"user:{user}"] * 3
-    # Saying it again says nothing: only a claim that is news reaches the log.
     assert told["refused"] == told["revoked"] == []
+    exported = home.http.get(f"/v1/subjects/email:{mail}/export", "privacy_officer").json()
+    pids = {each["subject"].partition(":")[0]: each["pid"] for each in exported["known_as"]}
+    assert len(pids) == 4 and {each["type"] for each in exported["identifiers"]} == set(pids)
+    held = [(each["held_under"], each["type"]) for each in exported["events"]]
+    web_events = [(pids["anonymous"], kind) for kind in ("page", "page", "screen")]
+    assert sorted(held) == sorted(
+        [*web_events, (pids["user"], "identify"), (pids["user"], "track")]
+    )
+    assert all(each["stands"] and each["of"] == f"user:{user}" for each in exported["claims"])
+    assert len(exported["claims"]) == 3
 
 
 def test_a_second_user_of_a_device_is_refused_and_shown(home: House) -> None:
@@ -104,6 +113,12 @@ def test_a_second_user_of_a_device_is_refused_and_shown(home: House) -> None:
     for user in (first, second):
         (refused,) = identity(home, f"user:{user}")["refused"]
         assert (refused["identifier"], refused["of"]) == (f"anonymous:{web}", f"user:{second}")
+    claims = home.http.get(f"/v1/subjects/user:{first}/export", "privacy_officer").json()["claims"]
+    # Of the other person nothing is told.
+    assert {(each["of"], each["stands"]) for each in claims} == {
+        (f"user:{first}", True),
+        ("somebody else", False),
+    }
     # By hand it is decided otherwise, and otherwise again.
     asked = {"subject": f"anonymous:{web}", "action": "link", "reason": "wrong_claim"}
     assert post(home, "/v1/identities/links", "privacy_officer", of=f"user:{second}", **asked)[
