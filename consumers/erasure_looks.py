@@ -186,14 +186,16 @@ class Examiner:
     def _look_logs(
         self, erasures: Sequence[Erasure], note: "Note"
     ) -> dict[str, tuple[bool, bool, bool]]:
-        """Of each erasure, whether all that may be hers has gone from collected, accepted and
-        rejected; noted once a horizon has passed, because before it nobody claims anything."""
+        """Of each erasure, whether all that may be hers has gone from collected, accepted and the
+        others; noted once a horizon has passed, because before it nobody claims anything."""
         topics, horizons, now_ms = self._limits.topics, self._limits.horizons, self._clock()
         every = range(self._limits.partitions)
         ages = (
             (topics.collected, horizons.collected_ms, False),
             (topics.accepted, horizons.accepted_ms, False),
             (topics.rejected, horizons.rejected_ms, True),
+            (topics.moves, horizons.told_ms, True),
+            (topics.journeys, horizons.told_ms, False),
         )
         oldest: dict[str, dict[int, int | None]] = {}
         found = {}
@@ -210,7 +212,7 @@ class Examiner:
                 gone.append(is_gone)
                 how = f"age of the oldest record of {topic}"
                 note(each, topic, "records from before the erasure", how, not is_gone)
-            found[each.erasure_id] = (gone[0], gone[1], gone[2])
+            found[each.erasure_id] = (gone[0], gone[1], all(gone[2:]))
         return found
 
     # -- steps that time allows

@@ -312,6 +312,7 @@ def limits_of(settings: Settings) -> Limits:
             ages[topics.subjects],
             OLD_PARTS_MS,
             chosen.backups_days * DAY_MS,
+            max(ages[topics.moves], ages[topics.journeys]),
         ),
         chosen.rewrite_every_hours * HOUR_MS,
         chosen.keep_consent_proof,

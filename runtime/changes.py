@@ -56,9 +56,9 @@ class ChangeReader:
         )
         self._partition = partition
 
-    def ends(self) -> dict[str, int]:
-        """Of each topic the offset after the last record committed when this was called."""
-        return {topic: self._range(topic)[1] for topic in self.topics}
+    def ends(self, topics: Iterable[str] = ()) -> dict[str, int]:
+        """Of each topic (or of `topics`) the offset after the last record committed by now."""
+        return {topic: self._range(topic)[1] for topic in topics or self.topics}
 
     def read(self, topic: str, from_offset: int, end_offset: int) -> tuple[list[Change], int]:
         """Some records from `from_offset` on, and the offset after them.

@@ -30,6 +30,8 @@ CounterName = Literal[
     # Withheld events that a late grant allows, by outcome (released, rejected; lost: not on the log
     # any more).
     "headwater_parked_events_total",
+    # Messages that came due, by journey; those of people who are held out too.
+    "headwater_journeys_due_total",
     # Transactions a lane committed.
     "headwater_lane_commits_total",
     # Rows a sink wrote, by sink and table.
@@ -87,6 +89,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_messages_suppressed_total": ("reason",),
     "headwater_withheld_events_total": ("purpose", "reason"),
     "headwater_parked_events_total": ("outcome",),
+    "headwater_journeys_due_total": ("journey",),
     "headwater_lane_commits_total": ("lane",),
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),

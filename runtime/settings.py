@@ -11,10 +11,11 @@ import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
+from runtime.settings_journeys import Journey
 from runtime.settings_sections import (
     ROLES,
     Attribution,
@@ -54,6 +55,7 @@ __all__ = [
     "FactSettings",
     "Fields",
     "Http",
+    "Journey",
     "Kafka",
     "Metrics",
     "Profiles",
@@ -104,6 +106,15 @@ class Settings(Section):
     sending: Sending = Sending()
     smtp: Smtp = Smtp()
     webhooks: tuple[Webhook, ...] = ()
+    journeys: tuple[Journey, ...] = ()
+
+    @field_validator("journeys")
+    @classmethod
+    def _name_journeys_once(cls, journeys: tuple[Journey, ...]) -> tuple[Journey, ...]:
+        names = [journey.id for journey in journeys]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"{min(twice)} is the id of two journeys")
+        return journeys
 
     @field_validator("topics")
     @classmethod
@@ -226,6 +237,9 @@ def _explain(error: ValidationError) -> str:
         return f"{where}: {first['msg']} (or set {_variable(tuple(path))})"
     model: Any = Settings
     for part in path[:-1]:
+        if part.isdigit():
+            model = get_args(model)[0]  # of a list of sections
+            continue
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         model = field.annotation if field is not None else None
     names = dict.fromkeys(model.model_fields) if hasattr(model, "model_fields") else {}

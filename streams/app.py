@@ -12,6 +12,7 @@ from runtime.batches import BatchApp, run_until_stopped
 from runtime.clock import ClockMs, now_ms
 from runtime.lanes import Batch
 from runtime.logs import get_logger
+from runtime.settings import Journey as JourneySettings
 from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
 from schemas.topics import Topics
@@ -22,6 +23,7 @@ from streams.lane import Apply, Lane, LaneSettings
 from streams.moves_to_subjects import apply_moves
 from streams.rules.admit import Rules
 from streams.rules.gate import gate_from_bases
+from streams.rules.journeys import Journey
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -55,10 +57,31 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
         barrier_s=settings.kafka.barrier_ms / 1000,
         deduplication_ms=settings.time.deduplication_hours * HOUR_MS,
         rules=Rules(
-            gate, settings.time.visit_gap_minutes * MINUTE_MS, settings.time.history_days * DAY_MS
+            gate,
+            settings.time.visit_gap_minutes * MINUTE_MS,
+            settings.time.history_days * DAY_MS,
+            tuple(map(_journey, settings.journeys)),
         ),
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,
+    )
+
+
+def _journey(chosen: JourneySettings) -> Journey:
+    return Journey(
+        chosen.id,
+        chosen.wait_minutes * MINUTE_MS,
+        tuple(hours * HOUR_MS for hours in chosen.follow_ups_hours),
+        chosen.most_messages,
+        chosen.cool_down_days * DAY_MS,
+        chosen.expires_days * DAY_MS,
+        chosen.hold_out_percent,
+        chosen.in_segment,
+        chosen.not_in_segment,
+        chosen.channel,
+        chosen.topic,
+        chosen.template,
+        chosen.campaign_id or chosen.id,
     )
 
 

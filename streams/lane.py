@@ -25,6 +25,7 @@ from schemas.errors import StoreRefused
 from schemas.partitioning import partition_of
 from schemas.subjects import WRITER_KEY
 from streams.catch_up import CatchUp
+from streams.known import Known
 from streams.lane_settings import LaneSettings as LaneSettings
 from streams.outputs import Outputs
 from streams.parked_to_accepted import release_due
@@ -83,6 +84,7 @@ class Lane(Outputs):
         first = (topics.consents, topics.erasures)
         self._reader = ChangeReader(settings.bootstrap_servers, first, p, group)
         self._catch_up = CatchUp(self._reader, self.next_offsets)
+        self.known = Known(lambda: self._reader.ends(topics.inputs))
 
     # -- opening, in a thread
 
@@ -216,6 +218,7 @@ class Lane(Outputs):
         self._apply(topic, records, to_offset)
         if self.parking.due:
             await self._release()
+        await self._settle_known()
         await asyncio.sleep(0)  # other lanes, commits and timers breathe
         await self._barrier_if_due(loop.time())
         return not self._is_closing
@@ -331,6 +334,16 @@ class Lane(Outputs):
         gauge("headwater_lane_committed_at_seconds").labels(label).set(
             self.settings.clock_ms() / 1000
         )
+        if self.known.wanted and not self._is_closing:
+            await self.known.ask(self.settings.clock_ms(), self._in_thread)
+            await self._settle_known()
+
+    async def _settle_known(self) -> None:
+        """Those of whom all is known now are settled before anything else is applied."""
+        for pid in self.known.answered(self.next_offsets, self.changed):
+            self.changed[pid], self.is_touched = self.person(pid), True
+        if self.known.until_ms:
+            await self._barrier()
 
     def _fault(self, why: str) -> NoReturn:
         crash(why, lane=self.p)

@@ -8,6 +8,7 @@ from runtime.transactions import LaneProducer
 from schemas.codec import REJECTED, RETRACTED
 from schemas.events import Rejected, Retracted
 from schemas.subjects import Consent
+from streams.known import Known
 from streams.lane_settings import LaneSettings
 from streams.rules.deduplicate import Memory
 from streams.rules.outcomes import Refused, Withheld
@@ -32,6 +33,7 @@ class Outputs:
     memory: Memory
     parking: Parking
     wakes: Wakes
+    known: Known
     next_offsets: dict[str, int]
     is_touched: bool  # something is applied and not yet committed
 

@@ -11,8 +11,11 @@ from streams.rules.activity import MOST_ENTRIES
 from streams.rules.person import Person
 from streams.rules.segment import segments_of
 from streams.rules.whole import forget_whole, is_whole, whole_of
+from streams.subjects_to_journeys import settle_journeys
 from streams.subjects_to_moves import tell_others
 
+ASK_AGAIN_MS = 10_000
+"""Of somebody who is due but of whom not all is known: the lane lags (streams/known.py)."""
 DAY_MS = 86_400_000
 
 
@@ -20,9 +23,13 @@ def settle(lane: Outputs, person: Person, now_ms: int) -> None:
     """What is said of `person` is what their facts say at `now_ms`, UTC ms of the lane's clock."""
     if person.erased_at_ms is not None:
         return
-    _forget_old(person, now_ms - lane.settings.rules.history_ms)
+    rules = lane.settings.rules
+    _forget_old(person, now_ms - rules.history_ms)
     if person.kinship is not None:
         _settle_kin(lane, person)
+    wake_at_ms = settle_journeys(lane, person, now_ms) if rules.journeys else 0
+    if wake_at_ms or person.wake_at_ms:
+        lane.wakes.set(person, wake_at_ms, now_ms + ASK_AGAIN_MS if wake_at_ms <= now_ms else 0)
 
 
 def _settle_kin(lane: Outputs, person: Person) -> None:
@@ -41,4 +48,6 @@ def _forget_old(person: Person, horizon_ms: int) -> None:
         person.activity_since_ms = horizon_ms
     elif person.activity_since_ms < horizon_ms - DAY_MS or len(person.activity) > MOST_ENTRIES:
         person.activity.forget(horizon_ms)
+        if person.cart and person.cart[-1].occurred_at_ms < horizon_ms:
+            person.cart, person.rare = (), None
         person.activity_since_ms = horizon_ms

@@ -17,6 +17,7 @@ def write_memory(lane: Outputs) -> None:
     send, p, topic = lane.producer.send, lane.p, lane.settings.topics.subjects
     produce = lane.producer.produce
     now_ms = lane.settings.clock_ms()
+    lane.known.note(lane.changed)
     while lane.changed:  # to settle one may change another
         changed, lane.changed = lane.changed, {}
         for pid, person in changed.items():
@@ -26,6 +27,7 @@ def write_memory(lane: Outputs) -> None:
                 produce(topic, record, pid, p)
             except BufferError:
                 send(topic, record, pid, p)
+    lane.known.forget()
     sightings = lane.memory.take_fresh(lane.seq)
     if sightings is not None:
         send(topic, SIGHTINGS.encode(sightings), seen_key(lane.seq), p)

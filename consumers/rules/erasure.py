@@ -80,6 +80,8 @@ class Horizons:
     subjects_ms: int
     parts_ms: int
     backups_ms: int
+    told_ms: int
+    """What lanes told others of a person: moves of pids, messages that were due."""
 
 
 def together(erasures: Sequence[Erasure]) -> Erasure:
@@ -144,6 +146,10 @@ def pending_of(erasure: Erasure, horizons: Horizons) -> tuple[Pending, ...]:
         Pending(
             "facts: the mark that keeps late writes out of sight, then ClickHouse's old parts",
             unmarked_ms + horizons.parts_ms,
+        ),
+        Pending(
+            "subjects.moves, journeys.due: what lanes told others under the pid",
+            begun_ms + horizons.told_ms,
         ),
         Pending("backups of every store", begun_ms + horizons.backups_ms),
     )

@@ -29,6 +29,7 @@ from streams.rules.fold import (
     fold_traits,
 )
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
+from streams.rules.journeys import Journey
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
 from streams.rules.segment import segments_of
@@ -47,8 +48,8 @@ class Rules:
     visit_gap_ms: int
     history_ms: int = 30 * 86_400_000
     """So long activity is kept, of event time."""
-    keeps_carts: bool = False
-    """Nobody asks for carts without a journey."""
+    journeys: tuple[Journey, ...] = ()
+    """Without any nobody asks for carts, and none are kept."""
 
 
 def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) -> Outcome:
@@ -93,7 +94,7 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             is_repeat_order = fold_order(person, event, order_id, money, campaign_id)
         else:
             fold_refund(person, event, order_id, money, campaign_id)
-    if rules.keeps_carts and name in CART_EVENTS and (gate.profiles or name == "Order Completed"):
+    if rules.journeys and name in CART_EVENTS and (gate.profiles or name == "Order Completed"):
         fold_cart(person, event)
     visit_changes = (
         _NO_CHANGES

@@ -6,7 +6,7 @@ not allowed while unknown. Counters need `analytics`; traits and segments need `
 """
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from schemas.consent import Basis, allows_in_all, decisions_on, is_grant
 from schemas.subjects import Consent
@@ -46,6 +46,13 @@ class Stamped(Protocol):
     def occurred_at_ms(self) -> int: ...
     @property
     def received_at_ms(self) -> int: ...
+
+
+class Moment(NamedTuple):
+    """What may be done now is asked as of an event of now."""
+
+    occurred_at_ms: int
+    received_at_ms: int
 
 
 def gate_from_bases(bases: dict[str, str], late_grant_ms: int) -> Gate:

@@ -27,15 +27,20 @@ class Wakes:
     def __len__(self) -> int:
         return len(self._heap)
 
-    def set(self, person: Person, at_ms: int) -> None:
-        """The person is due at `at_ms`, and at no other time; 0: never."""
+    def set(self, person: Person, at_ms: int, look_ms: int = 0) -> None:
+        """The person is due at `at_ms`, and at no other time; 0: never.
+
+        Who is due already but has to wait for something is looked at at `look_ms`, or when the lane
+        starts anew.
+        """
         if person.wake_at_ms != at_ms:
             person.wake_at_ms = at_ms
             person.rare = None
         # A later time leaves the entry as it is: it is looked at when it comes, and put off.
-        if at_ms and not 0 < person.wake_entry_ms <= at_ms:
-            person.wake_entry_ms = at_ms
-            heappush(self._heap, (at_ms, person.pid))
+        entry_ms = max(at_ms, look_ms)
+        if at_ms and not 0 < person.wake_entry_ms <= entry_ms:
+            person.wake_entry_ms = entry_ms
+            heappush(self._heap, (entry_ms, person.pid))
 
     def next_ms(self) -> int | None:
         """When to look next; None while nobody waits."""

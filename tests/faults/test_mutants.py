@@ -491,6 +491,43 @@ MUTANTS = [
         "profiles",
         ("profile is not the newest", "erased person came back", "profile of nobody"),
     ),
+    # -- messages about carts left behind
+    Mutant(
+        "what is not read yet is taken for silence",
+        "streams/subjects_to_journeys.py",
+        "lane.known.until_ms.get(person.pid, -1)",
+        "now_ms",
+        "journeys",
+        ("a message after an order", "messages differ"),
+        (0, 60),
+    ),
+    Mutant(
+        "how far a journey is is not written down",
+        "streams/rules/person.py",
+        "journeys=list(person.journeys)",
+        "journeys=[]",
+        "journeys",
+        ("a message was due twice", "messages differ"),
+        (0, 60),
+    ),
+    Mutant(
+        "who waits is forgotten by a rebuild",
+        "streams/lane.py",
+        "self.wakes = Wakes(self.people.values())",
+        "self.wakes = Wakes()",
+        "journeys",
+        ("messages differ",),
+        (0, 60),
+    ),
+    Mutant(
+        "a refusal hides nothing",
+        "streams/subjects_to_journeys.py",
+        "max(unseen_until_ms(group, now_ms) for group in groups_of(whole))",
+        "-1",
+        "journeys",
+        ("messages differ",),
+        (0, 60),
+    ),
 ]
 
 
@@ -607,7 +644,7 @@ def test_model_notices_a_missing_safeguard(copy: Path, mutant: Mutant) -> None:
     assert any(promise in said for promise in mutant.broken), said[-2000:]
 
 
-@pytest.mark.parametrize("model", ["lanes", "counters", "profiles"])
+@pytest.mark.parametrize("model", ["lanes", "counters", "profiles", "journeys"])
 def test_model_finds_nothing_where_nothing_is_missing(copy: Path, model: str) -> None:
     code, said = run(copy, "-m", "tests.model", model, "0", "60")
     assert code == 0, said[-2000:]

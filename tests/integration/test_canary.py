@@ -270,7 +270,8 @@ def test_after_the_horizons_not_even_her_pseudonym_is_on_any_disk(
         clock = lambda: now_ms() + ahead_ms  # noqa: E731
         return str(run_verify(settings, erasure_id, say=print, clock=clock).state["status"])
 
-    with retention(settings, topics.collected, topics.accepted, topics.rejected):
+    forget = (topics.collected, topics.accepted, topics.rejected, topics.moves, topics.journeys)
+    with retention(settings, *forget):
         pass
     # The logs have forgotten: the lanes are told to drop the stubs, ClickHouse its marks.
     for erasure_id in erasures.values():

@@ -57,7 +57,7 @@ def test_erasing_takes_the_person_out_of_every_store_and_no_number_changes(home:
         assert home.verdict().is_verified
     assert {look["store"] for look in state["stores"]} == {"vault", "profiles", "subjects", "facts"}
     assert not any(look["remaining"] for look in state["stores"])
-    assert len(state["pending"]) == 6
+    assert len(state["pending"]) == 7
     body = state["certificate"]["certificate"]
     assert body["status"] == "provisional"
     assert pid.hex() not in str(state) and ada not in str(state)

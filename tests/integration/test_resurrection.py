@@ -334,7 +334,8 @@ def test_it_is_final_once_every_horizon_has_passed_and_nothing_is_found(home: Ho
     topics = home.settings.topic_names
     p = partition_of(pid, home.settings.kafka.partitions)
     cut(home, [(topics.collected, p), (topics.accepted, p)])
-    cut(home, [(topics.rejected, n) for n in range(home.settings.kafka.partitions)])
+    every = range(home.settings.kafka.partitions)
+    cut(home, [(topic, n) for topic in (topics.rejected, topics.moves) for n in every])
     home.look(erasure_id)  # tells the lane to forget, and takes the mark out
     home.clock.ahead_ms += 100 * DAY_MS
     eventually(lambda: newest_of(home, pid) is None)
@@ -366,6 +367,8 @@ def test_it_is_final_once_every_horizon_has_passed_and_nothing_is_found(home: Ho
         topics.collected,
         topics.accepted,
         topics.rejected,
+        topics.moves,
+        topics.journeys,
     }
     assert state["certificate"]["certificate"]["status"] == "final"
     assert not home.redis.exists(home.settings.redis.key_prefix + pid.hex())

@@ -1,4 +1,4 @@
-"""python -m tests.model lanes|counters|profiles FIRST END: run seeds; the first that breaks ends it.
+"""python -m tests.model lanes|counters|profiles|journeys FIRST END: run seeds; a broken one ends it.
 
 Exit code 0 when every promise was kept, 3 when one was broken.
 """

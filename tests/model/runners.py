@@ -5,20 +5,25 @@ as long as `patch` lives, and answers a function from a seed to the promises tha
 world that it was.
 """
 
+import random
 from collections.abc import Callable
 
 import pytest
 import redis
 
 from streams import lane as lane_module
+from tests.model import shop_recount
+from tests.model.cart_story import DAY_MS, SLOT_MS, story_of
 from tests.model.counter_world import CounterWorld
 from tests.model.lane_world import LaneWorld
 from tests.model.memory_clients import memory_clients
 from tests.model.memory_kafka import MemoryKafka
 from tests.model.profile_world import ProfileWorld
 from tests.model.recount import broken_promises
+from tests.model.shop_world import PARTITIONS, ShopWorld
 from tests.model.sink_world import memory_sinks
 from tests.model.virtual_loop import VirtualLoop
+from tests.stream_log import START_MS
 
 
 def lanes(
@@ -64,5 +69,28 @@ def profiles(patch: pytest.MonkeyPatch) -> Callable[[int], tuple[set[str], Profi
         use(world)
         patch.setattr(redis.Redis, "from_url", world.make_client)
         return world.run(), world
+
+    return run
+
+
+def journeys(
+    patch: pytest.MonkeyPatch, people: int = 40, days: int = 30
+) -> Callable[[int], tuple[set[str], ShopWorld]]:
+    """Messages about carts left behind: a shop of so many people and days."""
+    world: list[ShopWorld] = []
+    patch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
+    use = memory_clients(patch)
+    first_ms = START_MS // SLOT_MS * SLOT_MS
+    until_ms = first_ms + (days + 12) * DAY_MS
+
+    def run(seed: int) -> tuple[set[str], ShopWorld]:
+        kafka, loop, chance = MemoryKafka(PARTITIONS), VirtualLoop(), random.Random(seed)
+        loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead lanes
+        use(kafka)
+        world[:] = [ShopWorld(seed, loop, kafka)]
+        stories = [story_of(chance, chance.randbytes(16), first_ms, days) for _ in range(people)]
+        loop.run_until_complete(world[0].run(stories, until_ms))
+        of = world[0]
+        return shop_recount.broken_promises(of.due(), stories, until_ms, of.met), of
 
     return run

@@ -16,10 +16,12 @@ from streams.rules.admit import Rules, admit
 from streams.rules.cart import Cart, cart_of, change_of, with_change
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
+from streams.rules.journeys import Journey
 from streams.rules.person import Person, read_person, write_person
 from tests.stream_log import GAP_MS, START_MS, make_event
 
 MINUTE_MS = 60_000
+JOURNEY = Journey("cart", MINUTE_MS, (), 1, 0, MINUTE_MS)
 EVENTS = ("Product Added", "Product Removed", "Cart Viewed", "Checkout Started", "Order Completed")
 
 
@@ -180,7 +182,7 @@ def test_odd_values_of_a_product_are_left_out() -> None:
 
 def test_a_cart_is_written_and_read_with_its_person() -> None:
     person, memory = Person(b"p" * 16), Memory(10**9)
-    rules = Rules(Gate(counts=True, profiles=True), GAP_MS, keeps_carts=True)
+    rules = Rules(Gate(counts=True, profiles=True), GAP_MS, journeys=(JOURNEY,))
     for number, name in enumerate(("Product Added", "Order Completed", "Product Added")):
         properties = {"product_id": str(number), "total": 1, "currency": "EUR"}
         event = make_event(
@@ -196,7 +198,7 @@ def test_a_cart_is_written_and_read_with_its_person() -> None:
 
 def test_without_leave_to_personalise_no_cart_is_kept_but_an_order_empties_it() -> None:
     person, memory = Person(b"p" * 16), Memory(10**9)
-    rules = Rules(Gate(counts=True, profiles=True), GAP_MS, keeps_carts=True)
+    rules = Rules(Gate(counts=True, profiles=True), GAP_MS, journeys=(JOURNEY,))
     clear = {"properties": {"product_id": "a"}}
     admit(make_event(event="Product Added", clear=clear), person, memory, rules)
     refusal = Consent("purpose/personalisation", "withdrawn", START_MS + 1, None, START_MS + 1)

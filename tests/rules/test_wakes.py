@@ -58,3 +58,14 @@ def test_nobody_waits_in_vain_for_somebody_who_is_gone() -> None:
     people[erased].erase(1)
     assert [person.pid for person in wakes.due(people, 7, 9)] == [stays]
     assert wakes.next_ms() is None
+
+
+def test_who_is_due_but_has_to_wait_is_looked_at_later_and_at_once_after_a_start() -> None:
+    person = Person(b"p" * 16)
+    wakes = Wakes()
+    wakes.set(person, 5, 20)
+    people = {person.pid: person}
+    assert (wakes.next_ms(), wakes.due(people, 19, 9)) == (20, [])
+    assert Wakes([person]).next_ms() == 5
+    person.wake_entry_ms = 20
+    assert wakes.due(people, 20, 9) == [person]
