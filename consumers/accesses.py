@@ -28,7 +28,7 @@ _COLUMNS = {
     "fields": "Array(LowCardinality(String))",
 }
 
-Kind = Literal["profile", "export", "consents", "identity"]
+Kind = Literal["profile", "export", "consents", "identity", "outbox"]
 _Row = tuple[datetime, bytes, str, str, list[str]]
 
 

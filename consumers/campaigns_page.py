@@ -17,6 +17,7 @@ _MEDIA_TYPES = {
     "app.js": "text/javascript; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "icon.svg": "image/svg+xml",
+    "outbox.js": "text/javascript; charset=utf-8",
 }
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -32,29 +33,32 @@ _HEADERS = {
 }
 
 
+def page_file(name: str, file: bytes, request: Request) -> Response:
+    """A file of a page, or that it has not changed."""
+    tag = f'"{hashlib.sha256(file).hexdigest()[:32]}"'
+    headers = _HEADERS | {"ETag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    media_type = _MEDIA_TYPES.get(name, _MEDIA_TYPES["index.html"])
+    return Response(file, media_type=media_type, headers=headers)
+
+
 def build_router() -> APIRouter:
     """`GET /` and the files it names."""
     router = APIRouter(tags=["Page"])
     folder = resources.files("consumers") / "page"
     files = {name: (folder / name).read_bytes() for name in _MEDIA_TYPES}
-    tags = {name: f'"{hashlib.sha256(file).hexdigest()[:32]}"' for name, file in files.items()}
-
-    def answer(name: str, request: Request) -> Response:
-        headers = _HEADERS | {"ETag": tags[name]}
-        if request.headers.get("if-none-match") == tags[name]:
-            return Response(status_code=304, headers=headers)
-        return Response(files[name], media_type=_MEDIA_TYPES[name], headers=headers)
 
     @router.get("/", response_class=Response, summary="The live page")
     async def get_page(request: Request) -> Response:
         """Counters by campaign that move by themselves."""
-        return answer("index.html", request)
+        return page_file("index.html", files["index.html"], request)
 
     @router.get("/page/{name}", response_class=Response, summary="A file of the live page")
     async def get_file(name: str, request: Request) -> Response:
         """Script, style or icon."""
         if name not in files or name == "index.html":
             raise Problem(404, "The page has no such file")
-        return answer(name, request)
+        return page_file(name, files[name], request)
 
     return router

@@ -54,6 +54,7 @@ class Examiner:
             looks[each.erasure_id].append(look)
 
         back = self._look_vault(named, note)
+        self._look_messages(erasures, note)
         marks, with_profile = self._look_profiles(erasures, note)
         self._look_subjects(erasures, marks, note)
         self._look_facts(erasures, note)
@@ -108,6 +109,15 @@ class Examiner:
                 how = "INFO persistence after BGREWRITEAOF"
                 note(each, "vault", text, how, not each.files_rewritten_at_ms)
         return had
+
+    def _look_messages(self, erasures: Sequence[Erasure], note: "Note") -> None:
+        messages, pids = self._stores.messages, [bytes.fromhex(each.pid) for each in erasures]
+        if any(messages.remains_of(pids)):
+            # Those that wait go with the rest: nothing is sent to an erased person.
+            messages.forget(pids)
+        for each, n in zip(erasures, messages.remains_of(pids), strict=True):
+            text = "messages of the pid: waiting, decided over, counted, in the outbox"
+            note(each, "messages", text, "EXISTS person sent undeliverable", n)
 
     def _look_profiles(
         self, erasures: Sequence[Erasure], note: "Note"

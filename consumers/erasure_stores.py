@@ -54,6 +54,13 @@ class Logs(Protocol):
     ) -> Mapping[bytes, Found]: ...
 
 
+class Messages(Protocol):
+    """What is needed of `MessageStore`."""
+
+    def forget(self, pids: Sequence[bytes]) -> None: ...
+    def remains_of(self, pids: Sequence[bytes]) -> list[int]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stores:
     """Where a person may be; `tell`, which puts requests on erasures.requested, durably; and
@@ -63,6 +70,7 @@ class Stores:
     profiles: Profiles
     facts: Facts
     logs: Logs
+    messages: Messages
     tell: Callable[[Sequence[ErasureRequested]], None]
     rewrite_files: Callable[[], bool]
 

@@ -20,6 +20,7 @@ from consumers.erasure_store import ErasureStore
 from consumers.erasure_stores import Limits, Stores
 from consumers.fact_looks import FactLooks
 from consumers.log_looks import LogLooks
+from consumers.message_store import MessageStore
 from consumers.profile_looks import ProfileLooks
 from consumers.redis_files import RedisFiles
 from consumers.rules.erasure import IDLE, Erasure, Horizons, next_look_ms
@@ -90,10 +91,14 @@ class Desk:
             parts.callback(facts.close)
             logs = LogLooks(settings)
             parts.callback(logs.close)
+            messages = MessageStore.from_settings(settings)
+            parts.callback(messages.close)
             files = RedisFiles(settings)
             parts.callback(files.close)
             self.certifier = Certifier(self.store, signer, notes_of(settings), clock)
-            self.stores = Stores(self.vault, profiles, facts, logs, self.tell, files.rewrite)
+            self.stores = Stores(
+                self.vault, profiles, facts, logs, messages, self.tell, files.rewrite
+            )
             self._examiner = Examiner(self.stores, limits_of(settings), clock)
             self._parts = parts.pop_all()
 

@@ -41,6 +41,7 @@ def message_of(id_: str, row: Mapping[bytes, bytes]) -> Message:
         int(row[b"due"]),
         row.get(b"body", b""),
         cast("State", row[b"state"].decode()),
+        int(row.get(b"at", 0)),
         int(row.get(b"tries", 0)),
     )
 

@@ -20,7 +20,7 @@ from consumers.message_channels import Channels, Handed, Mail
 from consumers.message_gate import Allowed, MessageGate
 from consumers.message_keeper import MessageKeeper, count
 from consumers.message_store import Claimed, MessageStore
-from consumers.rules.messages import EMAIL, SEGMENT, Decided, Message, State
+from consumers.rules.messages import EMAIL, JOURNEY, SEGMENT, Decided, Message, State
 from consumers.rules.sending import (
     Dropped,
     Held,
@@ -58,7 +58,11 @@ Tell = Callable[[Report], Awaitable[None]]
 
 
 class Sender:
-    """Sends what is due; belongs to one event loop. `chance` gives numbers from 0 to 1."""
+    """Sends what is due; belongs to one event loop.
+
+    `require_fresh` raises StoreUnavailable while profiles do not know what was decided by now;
+    `chance` gives numbers from 0 to 1.
+    """
 
     def __init__(
         self,
@@ -68,6 +72,7 @@ class Sender:
         tell: Tell,
         clock: ClockMs = now_ms,
         *,
+        require_fresh: Callable[[], None] = lambda: None,
         owner: str | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -75,6 +80,8 @@ class Sender:
         self._gate = gate
         self._channels = channels
         self._tell = tell
+        self._require_fresh = require_fresh
+        self._stale = ""
         self._keeper = MessageKeeper(store, owner or uuid4().hex, clock, chance)
 
     async def run(self, stop: threading.Event) -> None:
@@ -93,6 +100,8 @@ class Sender:
         could not be: they come again once their claim is over."""
         claim = self._store.claim
         claimed = await asyncio.to_thread(claim, self._keeper.owner, self._keeper.clock(), AT_ONCE)
+        if any(each.message.kind == JOURNEY for each in claimed):
+            await self._look_whether_stale()
         outcomes = await asyncio.gather(*map(self._handle, claimed), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -110,6 +119,14 @@ class Sender:
         else:
             await self._send(message, JOURNEY_DUE.decode(message.body))
 
+    async def _look_whether_stale(self) -> None:
+        try:
+            await asyncio.to_thread(self._require_fresh)
+        except StoreUnavailable as error:
+            self._stale = str(error)
+        else:
+            self._stale = ""
+
     # -- messages of journeys
 
     async def _send(self, message: Message, due: JourneyDue) -> None:
@@ -119,6 +136,8 @@ class Sender:
             await self._keeper.drop(message, aged)
             return
         try:
+            if self._stale:
+                raise StoreUnavailable(self._stale)
             found = await self._gate.ask(message, due, now)
             if isinstance(found, Held):
                 await self._keeper.hold(message, found)
@@ -219,24 +238,26 @@ class Sender:
             is_unreachable=is_unreachable,
         )
         if moved and is_told:
-            await self._tell_of(message, decided.state, allowed.id_type, allowed.external_id)
+            await self._tell_of(
+                message, decided.state, decided.at_ms, allowed.id_type, allowed.external_id
+            )
 
     async def _report(self, message: Message, state: State) -> None:
         """What a process that ended had not told."""
         row = await self._gate.identified(message.pid)
         if row is not None:
-            await self._tell_of(message, state, row[1], row[2])
+            await self._tell_of(message, state, message.at_ms, row[1], row[2])
         else:
             await asyncio.to_thread(self._store.forget, [message.pid])
 
     async def _tell_of(
-        self, message: Message, state: State, id_type: IdType, external_id: str
+        self, message: Message, state: State, at_ms: int, id_type: IdType, external_id: str
     ) -> None:
         what: Literal["Email Sent", "Email Bounced"] = (
             "Email Sent" if state == "sent" else "Email Bounced"
         )
         try:
-            await self._tell(Report(what, message, id_type, external_id, self._keeper.clock()))
+            await self._tell(Report(what, message, id_type, external_id, at_ms))
         except StoreUnavailable as error:
             get_logger().warning("store_unavailable", doing="tell", fault=str(error))
             return

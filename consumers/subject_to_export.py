@@ -16,8 +16,11 @@ import orjson
 import redis
 import redis.asyncio
 
+from consumers import message_scripts
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.message_store import MessageStore
+from consumers.messages_api import view_message
 from consumers.person_claims import claims_about, stored_under
 from consumers.person_facts import counters_of, facts_of, senders_of
 from consumers.person_log import LogRecord, records_of
@@ -97,6 +100,7 @@ class Exporter:
         self._topics = {topic.name: topic for topic in settings.topic_names.all()}
         self._purposes = purposes_in_force(settings)
         self._overlay = ConsentOverlay(settings)
+        self._store = MessageStore.from_settings(settings)
         idle_days = settings.profiles.idle_days
         or_idle = f", or idle for {idle_days} days" if idle_days else ""
         self._until_erased = f"{_UNTIL_ERASED}{or_idle}"
@@ -110,6 +114,7 @@ class Exporter:
         """Give the connections back."""
         await self._client.aclose()
         await self._overlay.close()
+        self._store.close()
 
     async def find(self, subject: str, id_type: IdType, external_id: str) -> Held | None:
         """The person; None when unknown or erased."""
@@ -128,6 +133,8 @@ class Exporter:
             held.uses[table] = self._use(purposes_of(fields))
         for codec in (COLLECTED, ACCEPTED, RETRACTED, SUBJECT, CONSENT_CHANGED):
             held.uses[codec.schema["name"]] = self._use(purposes_of(fields_of(codec.schema)))
+        sent = chain(*(layout.fields for layout in message_scripts.LAYOUT))
+        held.uses["messages"] = self._use(purposes_of(sent))
         vault = chain(*(layout.fields for layout in (*vault_rows.LAYOUT, *kin.LAYOUT)))
         held.uses["vault"] = self._use(purposes_of(vault))
         pids = [pid for pid in await self._overlay.kin.pids_of(person.pid) if pid != person.pid]
@@ -169,7 +176,7 @@ class Exporter:
         """
         items = (
             self._identifiers, self._claims, self._profile, self._traits, self._decisions,
-            self._consents, self._reads, self._counters, self._facts, self._events,
+            self._consents, self._reads, self._messages, self._counters, self._facts, self._events,
         )  # fmt: skip
         for section, read in zip(SECTIONS, items, strict=True):
             await self._require_not_erased(held)
@@ -257,6 +264,13 @@ class Exporter:
                 "kept": f"{days} days",
                 "used_for": held.uses["accesses"],
             }
+
+    async def _messages(self, held: Held) -> AsyncIterator[Item]:
+        kept = f"{self._settings.sending.keep_days} days, or {self._until_erased}"
+        for found in await asyncio.to_thread(self._store.of_person, [held.person.pid]):
+            told = view_message(found)
+            del told["pid"]
+            yield told | {"where": "messages", "kept": kept, "used_for": held.uses["messages"]}
 
     async def _counters(self, held: Held) -> AsyncIterator[Item]:
         async for item in counters_of(self._reader, held.person.pid):

@@ -22,6 +22,8 @@ from schemas.errors import SettingInvalid
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _PARTS = ("subject", "txt", "html")
 _LONGEST = 500_000
+SHIPPED = ("cart",)
+"""Templates that come with it."""
 
 
 class TemplateFault(Exception):

@@ -127,7 +127,7 @@ def run(
         list[str],
         typer.Argument(
             help="collector, api, streams, subjects-to-redis, accepted-to-clickhouse, reconciler, "
-            "erasure.",
+            "erasure, automation.",
             show_default=False,
         ),
     ],

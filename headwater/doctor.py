@@ -4,6 +4,7 @@ One check a line, in the order in which one needs the next. A line never shows a
 of a person: names, addresses without passwords, counts and versions.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,16 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from consumers.templates_of_messages import SHIPPED, TemplateFault, Templates
 from headwater.caller import Caller, url_of
 from headwater.running import chosen_settings, settings_in_force
 from runtime import apache_kafka
 from runtime.clickhouse import answering, connect
 from runtime.settings import Settings
+from runtime.smtp import SmtpServer
 from runtime.trial import NOIDA_DB_CLUSTER_ID
 from runtime.vault import Vault
+from runtime.webhooks import secret_of
 from schemas.compatibility import check_schemas
 from schemas.errors import StoreRefused, StoreUnavailable, StreamError
 from sinks.migrations.apply import migrations
@@ -70,6 +74,8 @@ def _examine_servers(settings: Settings) -> Iterator[Check]:
         ("clickhouse", _clickhouse),
         ("migrations", _migrations),
         ("http", _http),
+        ("mail", _mail),
+        ("webhooks", _webhooks),
     )
     for name, look in checks:
         yield _check(name, partial(look, settings))
@@ -204,6 +210,35 @@ def _http(settings: Settings) -> str:
     finally:
         caller.close()
     return f"ready at {url}"
+
+
+def _mail(settings: Settings) -> str:
+    templates = Templates(settings)
+    try:
+        for name in SHIPPED:
+            templates.check(name)
+    except TemplateFault as fault:
+        raise StoreRefused(f"[sending] templates_dir: {fault.reason}") from None
+    if not settings.smtp.host:
+        return "no [smtp] host: messages go to the page /outbox, to nobody"
+    server = SmtpServer(settings.smtp)
+
+    async def connect_once() -> None:
+        async with server.connected():
+            pass
+
+    where = f"{settings.smtp.host}:{settings.smtp.port}"
+    try:
+        asyncio.run(connect_once())
+    except StoreUnavailable as error:
+        raise StoreUnavailable(f"{where} does not take us ({error}); correct [smtp]") from None
+    return f"{where} takes us, from {server.sender.addr_spec}"
+
+
+def _webhooks(settings: Settings) -> str:
+    for chosen in settings.webhooks:
+        secret_of(chosen)
+    return f"{len(settings.webhooks)} with a secret each"
 
 
 def _without_password(url: str) -> str:

@@ -32,6 +32,8 @@ from consumers import (
     export_api,
     health_api,
     identities_api,
+    messages_api,
+    outbox_api,
     profiles_api,
     rejected_api,
     sends_api,
@@ -242,6 +244,8 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     rejected = rejected_api.RejectedReader(settings)
     consenting = consents_api.Consenting(settings, accesses)
     identities = identities_api.Identities(settings, Vault.from_settings(settings), accesses)
+    messages = messages_api.Messages(settings, Vault.from_settings(settings))
+    outbox = outbox_api.Outbox(messages.store, Vault.from_settings(settings))
     verification = verification_api.Verification(reader, settings.topic_names)
     erasures = erasures_api.Erasures(
         settings,
@@ -263,6 +267,8 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
         (None, profiles.close),
         (None, gate.close),
         (None, exporter.close),
+        (None, messages.close),
+        (None, outbox.close),
         (consenting.start, consenting.close),
         (identities.start, identities.close),
         (campaigners.live.start, campaigners.live.stop),
@@ -278,6 +284,8 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(consent_links_api.build_router(consenting, access))
     app.include_router(consents_api.build_router(consenting, access))
     app.include_router(sends_api.build_router(gate, access))
+    app.include_router(messages_api.build_router(messages, access))
+    app.include_router(outbox_api.build_router(outbox, accesses, access))
     app.include_router(export_api.build_router(exporter, accesses, access))
     app.include_router(rejected_api.build_router(rejected, access))
     app.include_router(erasures_api.build_router(erasures, access))

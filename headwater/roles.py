@@ -34,6 +34,7 @@ PROCESSES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "accepted-to-clickhouse": ("accepted-to-clickhouse",),
         "reconciler": ("reconciler",),
         "erasure": ("erasure",),
+        "automation": ("automation",),
     }
 )
 """Process -> its roles, in the order in which they stop."""
@@ -144,6 +145,10 @@ def run_process(
         run_erasures(settings, stop, member=member, on_ready=on_ready)
         stop.set()
         await_end()
+    elif name == "automation":
+        from headwater.automation import run_automation
+
+        run_automation(settings, stop_on_signal(), member=member, on_ready=on_ready)
     else:
         from headwater.reconcile import reconcile
         from sinks.consents_to_ledger import start_ledger

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,8 @@ class Mailbox:
         self.on_rcpt = "250 OK"
         self.on_data = "250 OK"
         self.cut_at_data = False
+        self.answers = threading.Event()
+        self.answers.set()
 
     async def handle_RCPT(self, server: Any, _: Any, envelope: Any, to: str, __: Any) -> str:  # noqa: N802
         if self.on_rcpt.startswith("2"):
@@ -72,6 +75,7 @@ class Mailbox:
             mail = message_from_bytes(envelope.content, policy=default)
             assert isinstance(mail, EmailMessage)
             self.mails.append(mail)
+        await asyncio.to_thread(self.answers.wait, 60)
         if self.cut_at_data:
             server.transport.abort()
         return self.on_data
@@ -166,33 +170,8 @@ class Office:
 
     def due(self, person: Person, **changes: Any) -> JourneyDue:
         """A message about a cart of this person, due now."""
-        fields: dict[str, Any] = {
-            "message_id": next(self.numbers).to_bytes(16, "big"),
-            "pid": person.pid,
-            "journey_id": "abandoned_cart",
-            "step": 1,
-            "anchor_at_ms": self.clock() - 3_600_000,
-            "due_at_ms": self.clock(),
-            "decided_at_ms": self.clock(),
-            "expires_at_ms": self.clock() + 30 * 86_400_000,
-            "held_out": False,
-            "lines": [
-                CartLine(
-                    "p1", "sku1", "Kávovar <b>& mlýnek</b>", "red", "https://shop.example/p1", "",
-                    2, 1_249_500_000, "CZK",
-                )
-            ],
-            "totals": [Money("CZK", 2_499_000_000)],
-            "campaign_id": "cart",
-            "channel": "email",
-            "topic": "cart",
-            "template": "cart",
-            "generation": 1,
-            "lane": 0,
-            "seq": 1,
-            "index": 0,
-        }  # fmt: skip
-        return JourneyDue(**(fields | changes))
+        message_id = next(self.numbers).to_bytes(16, "big")
+        return due_of(person.pid, self.clock(), **({"message_id": message_id} | changes))
 
     def schedule(self, person: Person, **changes: Any) -> Message:
         """The message is scheduled."""
@@ -262,6 +241,37 @@ def office(
     finally:
         store.close()
         vault.close()
+
+
+def due_of(pid: bytes, at_ms: int, **changes: Any) -> JourneyDue:
+    """A message about a cart, due then."""
+    fields: dict[str, Any] = {
+        "message_id": bytes(16),
+        "pid": pid,
+        "journey_id": "abandoned_cart",
+        "step": 1,
+        "anchor_at_ms": at_ms - 3_600_000,
+        "due_at_ms": at_ms,
+        "decided_at_ms": at_ms,
+        "expires_at_ms": at_ms + 30 * 86_400_000,
+        "held_out": False,
+        "lines": [
+            CartLine(
+                "p1", "sku1", "Kávovar <b>& mlýnek</b>", "red", "https://shop.example/p1", "",
+                2, 1_249_500_000, "CZK",
+            )
+        ],
+        "totals": [Money("CZK", 2_499_000_000)],
+        "campaign_id": "cart",
+        "channel": "email",
+        "topic": "cart",
+        "template": "cart",
+        "generation": 1,
+        "lane": 0,
+        "seq": 1,
+        "index": 0,
+    }  # fmt: skip
+    return JourneyDue(**(fields | changes))
 
 
 def bought(at_ms: int) -> Purchase:

@@ -36,6 +36,13 @@ SECTIONS = (
         ("read_at", "role", "what", "fields", "kept", "used_for"),
     ),
     Section(
+        "messages",
+        "Messages",
+        "What was sent to you, waits or was not sent, and by which rule.",
+        ("due_at", "state", "journey_id", "step", "channel", "campaign_id", "decisions", "where",
+         "kept", "used_for"),
+    ),
+    Section(
         "counters",
         "Counts that you are part of",
         "What your events add to the numbers of each campaign.",

@@ -51,6 +51,7 @@ class Message:
     due_at_ms: int
     body: bytes
     state: State = "scheduled"
+    at_ms: int = 0
     tries: int = 0
 
     @property

@@ -55,7 +55,8 @@ def test_erasing_takes_the_person_out_of_every_store_and_no_number_changes(home:
         home.send(home.order(bob))
         home.await_counted(orders=5, buyers=2)
         assert home.verdict().is_verified
-    assert {look["store"] for look in state["stores"]} == {"vault", "profiles", "subjects", "facts"}
+    stores = {"vault", "messages", "profiles", "subjects", "facts"}
+    assert {look["store"] for look in state["stores"]} == stores
     assert not any(look["remaining"] for look in state["stores"])
     assert len(state["pending"]) == 7
     body = state["certificate"]["certificate"]

@@ -163,7 +163,7 @@ def test_an_idle_person_is_gone_everywhere_no_number_changes_and_whoever_comes_b
             state = home.await_status(home.vault.erasure_id_of(pid).hex())
             assert state["certificate"]["certificate"]["reason"] == "idle"
             assert {look["store"] for look in state["stores"]} == {
-                "vault", "profiles", "subjects", "facts",
+                "vault", "messages", "profiles", "subjects", "facts",
             }  # fmt: skip
             assert home.vault.lookup("user", gone) is None and home.facts_of(pid) == 0
             assert home.redis.hget(settings.redis.key_prefix + pid.hex(), "p") is None

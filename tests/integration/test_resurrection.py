@@ -307,12 +307,12 @@ def dying_desk(home: House, at: int) -> Iterator[Desk]:
     deaths = Deaths(at)
     with Desk(home.settings, home.clock) as desk:
         real = desk.stores
-        vault, profiles, facts, logs = (
+        vault, profiles, facts, logs, messages = (
             cast("Any", Mortal(each, deaths))
-            for each in (real.vault, real.profiles, real.facts, real.logs)
+            for each in (real.vault, real.profiles, real.facts, real.logs, real.messages)
         )
         tell, rewrite = deaths.around(real.tell), deaths.around(real.rewrite_files)
-        stores = Stores(vault, profiles, facts, logs, tell, rewrite)
+        stores = Stores(vault, profiles, facts, logs, messages, tell, rewrite)
         desk._examiner = Examiner(stores, limits_of(home.settings), home.clock)
         desk.store = desk.certifier._store = cast("Any", Mortal(desk.store, deaths))
         yield desk

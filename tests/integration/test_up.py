@@ -64,6 +64,7 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
         "accepted-to-clickhouse",
         "reconciler",
         "erasure",
+        "automation",
     ):
         assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
         assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1

@@ -1,0 +1,228 @@
+"""Does what comes due reach its person through everything that runs, and come back as a count?
+
+The roles as they run: port, lanes, sinks, erasure, automation; a real mail server. Only `journeys.due` is
+written by the test.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+
+from consumers.message_store import SENDING_FOR_MS
+from headwater.automation import run_automation
+from runtime.clock import now_ms
+from runtime.settings import Settings
+from schemas.codec import JOURNEY_DUE
+from schemas.topics import PARTITIONER
+from tests.erasing import House, house
+from tests.integration.serving import KEYS
+from tests.mailing import Mailbox, due_of, mail_server
+from tests.sink_log import running
+from tests.waiting import eventually
+
+CAMPAIGN = "cart"
+PROOF = {"method": "form", "text_version": "2026-01"}
+
+
+@pytest.fixture(scope="module")
+def home(
+    kafka: str, redis_url: str, clickhouse_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    with house(
+        tmp_path_factory.mktemp("house"),
+        f"sending-{now_ms()}",
+        kafka=kafka,
+        redis_url=redis_url,
+        clickhouse_url=clickhouse_url,
+    ) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[Mailbox, int]]:
+    with mail_server() as found:
+        yield found
+
+
+def sending(home: House, port: int | None = None, **changes: Any) -> Settings:
+    """Settings of the role: with a mail server or not, at any hour."""
+    values = home.settings.model_dump()
+    values["consent"]["public_url"] = home.http.url
+    values["sending"] |= {"quiet_from": "00:00", "quiet_to": "00:00", "most_a_day": 5} | changes
+    if port is not None:
+        values["smtp"] |= {
+            "host": "127.0.0.1",
+            "port": port,
+            "encryption": "none",
+            "from_address": "shop@example.com",
+        }
+    return Settings.model_validate(values)
+
+
+@contextmanager
+def automation(settings: Settings) -> Iterator[None]:
+    with running(run_automation, settings):
+        yield
+
+
+def subscriber(home: House) -> str:
+    """Somebody with an address who wants to hear of their cart."""
+    user = home.someone()
+    home.send(home.call(user, "identify", traits={"email": f"{user}@example.com"}))
+    for body in (
+        {"purpose": "advertising", "status": "granted"},
+        {"channel": "email", "topic": CAMPAIGN, "status": "subscribed"},
+    ):
+        told = {"subject": f"user:{user}", "source": "form", "proof": PROOF}
+        headers = {"Authorization": f"Bearer {KEYS['consent_desk']}"}
+        answer = httpx.post(
+            f"{home.http.url}/v1/consents", json=told | body, headers=headers, timeout=30
+        )
+        assert answer.status_code == 200, answer.text
+    return user
+
+
+def comes_due(home: House, user: str, number: int, in_ms: int = 0) -> str:
+    """A message about a cart of this user is on the log; its id."""
+    message_id = number.to_bytes(16, "big")
+    due = due_of(home.pid_of(user), now_ms() + in_ms, message_id=message_id)
+    producer = Producer(
+        {"bootstrap.servers": home.settings.kafka.bootstrap_servers, "partitioner": PARTITIONER}
+    )
+    producer.produce(home.settings.topic_names.journeys, JOURNEY_DUE.encode(due), due.pid)
+    assert producer.flush(30) == 0
+    return message_id.hex()
+
+
+def messages(home: House, **query: Any) -> list[dict[str, Any]]:
+    answer = home.http.get("/v1/messages", "operator", **query)
+    assert answer.status_code == 200, answer.text
+    assert "example.com" not in answer.text
+    return list(answer.json()["messages"])
+
+
+def await_state(home: House, user: str, message_id: str, state: str) -> dict[str, Any]:
+    def found() -> dict[str, Any] | None:
+        for each in messages(home, subject=f"user:{user}"):
+            if each["message_id"] == message_id:
+                assert each["state"] == state, each
+                return each
+        return None
+
+    return eventually(found)
+
+
+def test_a_cart_becomes_a_mail_a_count_and_a_click_that_ends_it(
+    home: House, server: tuple[Mailbox, int]
+) -> None:
+    mailbox, port = server
+    user = subscriber(home)
+    with home.roles("subjects", "accepted"), automation(sending(home, port)):
+        message_id = comes_due(home, user, 1)
+        sent = await_state(home, user, message_id, "sent")
+        assert [each["state"] for each in sent["decisions"]][-2:] == ["sending", "sent"]
+        (mail,) = mailbox.mails
+        assert mail["To"] == f"{user}@example.com"
+
+        def is_counted() -> bool:
+            return home.campaign(CAMPAIGN).get("sent") == 1
+
+        eventually(is_counted, within_s=60)
+        # What a mail program does when somebody presses its button (RFC 8058).
+        link = mail["List-Unsubscribe"].strip("<>")
+        assert link.startswith(home.http.url)
+        field, _, value = mail["List-Unsubscribe-Post"].partition("=")
+        answer = httpx.post(link, data={field: value}, timeout=30)
+        assert answer.status_code == 200, answer.text
+        again = comes_due(home, user, 2)
+        refused = await_state(home, user, again, "dropped")
+        assert refused["decisions"][-1]["rule"] == "subscription"
+        # The same record once more, as after a crash of the lane's reader.
+        comes_due(home, user, 1)
+        marker = comes_due(home, user, 3)
+        await_state(home, user, marker, "dropped")
+        assert len(mailbox.mails) == 1 and is_counted()
+    metrics = home.http.get("/metrics", "operator").text
+    assert 'headwater_messages_suppressed_total{reason="subscription"} 2.0' in metrics
+
+
+def test_without_a_mail_server_the_outbox_shows_what_would_have_gone(home: House) -> None:
+    user = subscriber(home)
+    with home.roles("subjects"), automation(sending(home)):
+        message_id = comes_due(home, user, 11)
+        sent = await_state(home, user, message_id, "sent")
+    assert sent["decisions"][-1]["values"] == {"to": "outbox"}
+    (mail,) = home.http.get("/v1/outbox", "operator").json()["messages"]
+    assert mail["to"] == f"{user}@example.com" and "2499.00 CZK" in mail["text"]
+    assert "Kávovar &lt;b&gt;" in mail["html"]
+    page = home.http.get("/outbox", None)
+    assert (
+        page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+    )
+    rows = home.redis.scan_iter(f"{home.settings.sending.key_prefix}outbox:*")
+    stored = b"".join(cast("bytes", home.redis.hget(key, "mail")) for key in rows)
+    assert stored and user.encode() not in stored
+
+
+def test_who_is_erased_gets_nothing_that_waited_and_leaves_nothing(
+    home: House, server: tuple[Mailbox, int]
+) -> None:
+    mailbox, port = server
+    user = subscriber(home)
+    pid = home.pid_of(user)
+    before = len(mailbox.mails)
+    with home.roles(), automation(sending(home, port)):
+        message_id = comes_due(home, user, 21, in_ms=60_000)
+        await_state(home, user, message_id, "scheduled")
+        exported = home.http.get(f"/v1/subjects/user:{user}/export", "privacy_officer").json()
+        (told,) = exported["messages"]
+        assert told["message_id"] == message_id and told["state"] == "scheduled"
+        erasure_id = home.erased(user)
+        home.await_status(erasure_id)
+    assert home.remaining(erasure_id)["messages"] == 0
+    prefix = home.settings.sending.key_prefix
+    kept = [key for key in home.redis.scan_iter(f"{prefix}*") if pid.hex().encode() in key]
+    assert kept == []
+    assert home.redis.zscore(f"{prefix}wake", message_id) is None
+    assert len(mailbox.mails) == before
+
+
+def test_killed_while_the_server_had_the_mail_it_is_not_sent_again(
+    home: House, server: tuple[Mailbox, int], tmp_path: Path
+) -> None:
+    mailbox, port = server
+    before = len(mailbox.mails)
+    user = subscriber(home)
+    settings = sending(home, port)
+    kafka = settings.kafka.model_copy(update={"instance_id": "one"})
+    settings = settings.model_copy(update={"kafka": kafka})
+    config = tmp_path / "settings.json"
+    config.write_text(settings.model_dump_json())
+    mailbox.answers.clear()
+    command = [sys.executable, "-m", "headwater", "run", "automation", "--config", str(config)]
+    with home.roles("subjects"), subprocess.Popen(command) as process:
+        try:
+            message_id = comes_due(home, user, 31)
+            eventually(lambda: len(mailbox.mails) == before + 1)
+            process.kill()
+        finally:
+            process.kill()
+            mailbox.answers.set()
+    (found,) = messages(home, subject=f"user:{user}")
+    assert (found["message_id"], found["state"]) == (message_id, "sending")
+
+    def later() -> int:
+        return now_ms() + SENDING_FOR_MS
+
+    member = settings.kafka.instance_id
+    with running(lambda of, stop: run_automation(of, stop, later, member=member), settings):
+        failed = await_state(home, user, message_id, "failed")
+    assert failed["decisions"][-1]["rule"] == "interrupted"
+    assert len(mailbox.mails) == before + 1
