@@ -105,7 +105,7 @@ class Settings(Section):
     erasure: Erasure = Erasure()
     sending: Sending = Sending()
     smtp: Smtp = Smtp()
-    webhooks: tuple[Webhook, ...] = ()
+    webhooks: tuple[Webhook, ...] = Field((), validate_default=True)
     journeys: tuple[Journey, ...] = ()
 
     @field_validator("journeys")
@@ -140,6 +140,19 @@ class Settings(Section):
                 f"facts.retention_days: expected 0, or {least} at least: twice as long as {name}"
             )
         return tables
+
+    @field_validator("webhooks")
+    @classmethod
+    def _know_webhooks(
+        cls, webhooks: tuple[Webhook, ...], told: ValidationInfo
+    ) -> tuple[Webhook, ...]:
+        names = [each.name for each in webhooks]
+        if len(set(names)) < len(names) or "email" in names:
+            raise ValueError("expected a name of its own for each, and not email")
+        chosen = told.data.get("sending", Sending()).segment_webhook
+        if chosen and chosen not in names:
+            raise ValueError(f"[sending] segment_webhook names {chosen}, which is none of them")
+        return webhooks
 
     @field_validator("profiles")
     @classmethod

@@ -4,8 +4,10 @@ from collections import Counter
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from consumers.rules.local_time import Quiet, Zone
 from consumers.rules.sending import (
@@ -19,6 +21,7 @@ from consumers.rules.sending import (
     retry_after_ms,
     window_of,
 )
+from runtime.settings import Settings
 
 HOUR_MS = 3_600_000
 LIMITS = Limits(1, 3, Quiet(22 * 60, 8 * 60), 24 * HOUR_MS)
@@ -107,3 +110,21 @@ def test_pauses_between_tries_double_up_to_an_hour_and_never_all_agree(
     longest = min(5000 * 2 ** (tries - 1), HOUR_MS)
     assert longest // 2 <= retry_after_ms(tries, chance) <= longest
     assert retry_after_ms(tries, 0) < retry_after_ms(tries, 1)
+
+
+def test_a_webhook_that_is_named_must_be_there_under_a_name_of_its_own() -> None:
+    crm = {"name": "crm", "url": "https://crm.example", "secret_file": "s"}
+    found = Settings.model_validate({"webhooks": [crm], "sending": {"segment_webhook": "crm"}})
+    assert found.sending.segment_webhook == found.webhooks[0].name
+    for wrong in (
+        {"webhooks": [crm, crm]},
+        {"webhooks": [crm | {"name": "email"}]},
+        {"webhooks": [crm], "sending": {"segment_webhook": "cmr"}},
+        {"sending": {"segment_webhook": "crm"}},
+        {"webhooks": [crm | {"url": "ftp://crm.example"}]},
+        {"webhooks": [crm | {"url": "https://user@crm.example"}]},
+        {"sending": {"timezone": "Prague"}},
+        {"sending": {"quiet_from": "24:00"}},
+    ):
+        with pytest.raises(ValidationError):
+            Settings.model_validate(wrong)
