@@ -16,14 +16,12 @@ import orjson
 import redis
 import redis.asyncio
 
-from consumers import message_scripts
 from consumers.accesses import Accesses
 from consumers.clickhouse_reader import ClickHouseReader
-from consumers.message_store import MessageStore
-from consumers.messages_api import view_message
 from consumers.person_claims import claims_about, stored_under
 from consumers.person_facts import counters_of, facts_of, senders_of
 from consumers.person_log import LogRecord, records_of
+from consumers.person_messages import PersonMessages
 from consumers.rules.consent_views import union
 from consumers.rules.export_formats import Section
 from consumers.rules.export_sections import SECTIONS
@@ -100,7 +98,7 @@ class Exporter:
         self._topics = {topic.name: topic for topic in settings.topic_names.all()}
         self._purposes = purposes_in_force(settings)
         self._overlay = ConsentOverlay(settings)
-        self._store = MessageStore.from_settings(settings)
+        self._sent = PersonMessages(settings)
         idle_days = settings.profiles.idle_days
         or_idle = f", or idle for {idle_days} days" if idle_days else ""
         self._until_erased = f"{_UNTIL_ERASED}{or_idle}"
@@ -114,7 +112,7 @@ class Exporter:
         """Give the connections back."""
         await self._client.aclose()
         await self._overlay.close()
-        self._store.close()
+        self._sent.close()
 
     async def find(self, subject: str, id_type: IdType, external_id: str) -> Held | None:
         """The person; None when unknown or erased."""
@@ -133,8 +131,6 @@ class Exporter:
             held.uses[table] = self._use(purposes_of(fields))
         for codec in (COLLECTED, ACCEPTED, RETRACTED, SUBJECT, CONSENT_CHANGED):
             held.uses[codec.schema["name"]] = self._use(purposes_of(fields_of(codec.schema)))
-        sent = chain(*(layout.fields for layout in message_scripts.LAYOUT))
-        held.uses["messages"] = self._use(purposes_of(sent))
         vault = chain(*(layout.fields for layout in (*vault_rows.LAYOUT, *kin.LAYOUT)))
         held.uses["vault"] = self._use(purposes_of(vault))
         pids = [pid for pid in await self._overlay.kin.pids_of(person.pid) if pid != person.pid]
@@ -253,7 +249,6 @@ class Exporter:
     # -- ClickHouse
 
     async def _reads(self, held: Held) -> AsyncIterator[Item]:
-        days = self._settings.tables.accesses.retention_days
         for read in await self._accesses.of(held.person.pid, MOST_ACCESSES):
             yield {
                 "read_at": rfc3339(read.read_at_ms),
@@ -261,16 +256,13 @@ class Exporter:
                 "what": read.kind,
                 "fields": list(read.fields),
                 "where": "table accesses",
-                "kept": f"{days} days",
+                "kept": f"{self._settings.tables.accesses.retention_days} days",
                 "used_for": held.uses["accesses"],
             }
 
     async def _messages(self, held: Held) -> AsyncIterator[Item]:
-        kept = f"{self._settings.sending.keep_days} days, or {self._until_erased}"
-        for found in await asyncio.to_thread(self._store.of_person, [held.person.pid]):
-            told = view_message(found)
-            del told["pid"]
-            yield told | {"where": "messages", "kept": kept, "used_for": held.uses["messages"]}
+        for item in await self._sent.of(held.person.pid):
+            yield item
 
     async def _counters(self, held: Held) -> AsyncIterator[Item]:
         async for item in counters_of(self._reader, held.person.pid):
