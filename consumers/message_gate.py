@@ -38,7 +38,7 @@ from schemas.journeys import JourneyDue
 from schemas.subjects import Subject
 
 HOUR_MS = 3_600_000
-CART_EVENTS = frozenset({"Product Added", "Product Removed"})
+CART_EVENTS = frozenset({"Product Added", "Product Removed", "Wishlist Product Added to Cart"})
 
 
 @dataclass(frozen=True, slots=True)
