@@ -10,6 +10,7 @@ Decisions are not made one: those under each pid are a group, and what one group
 """
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -92,20 +93,22 @@ def groups_for(
     """
     decided = {pid: SUBJECT.decode(record).consents for pid, record in members.items()}
     decided[root] = own
-    distinct = _distinct(decided.values())
-    alone = {pid for pid in members if sum(each == decided[pid] for each in decided.values()) == 1}
+    names = {pid: msgspec.msgpack.encode(each) for pid, each in decided.items() if each}
+    times = Counter(names.values())
+    groups = {names[pid]: Group(decided[pid]) for pid in names}
     return {
-        pid: [Group(each) for each in distinct if pid not in alone or each != decided[pid]]
+        pid: [
+            groups[name]
+            for name in sorted(groups)
+            if name != names.get(pid) or times[name] > 1  # what others decided as well
+        ]
         for pid in members
     }
 
 
 def _distinct(groups: Iterable[list[Consent]]) -> list[list[Consent]]:
-    found: list[list[Consent]] = []
-    for group in groups:
-        if group and group not in found:
-            found.append(group)
-    return sorted(found, key=msgspec.msgpack.encode)
+    found = {msgspec.msgpack.encode(group): group for group in groups if group}
+    return [found[name] for name in sorted(found)]
 
 
 def _order_keys(packed: bytes) -> list[bytes]:

@@ -56,11 +56,8 @@ class Kinship:
         """Of the other pids of the person, those of each apart, equal ones once."""
         members = [SUBJECT.decode(each.subject).consents for each in self.members.values()]
         told = [group.decisions for groups in self.kin.values() for group in groups]
-        found: list[list[Consent]] = []
-        for group in (*members, *told):
-            if group and group not in found:
-                found.append(group)
-        return sorted(found, key=msgspec.msgpack.encode)
+        found = {msgspec.msgpack.encode(group): group for group in (*members, *told) if group}
+        return [found[name] for name in sorted(found)]
 
     @property
     def size(self) -> int:
