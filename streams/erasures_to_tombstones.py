@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from schemas.codec import ERASED, ERASURE_REQUESTED, Malformed
-from schemas.requests import FORGET, IDLE, Erased, ErasureRequested
+from schemas.requests import FORGET, Erased, ErasureRequested
 from streams.lane import Lane
 from streams.rules.outcomes import Refused
 from streams.subjects_to_moves import leave
@@ -39,8 +39,7 @@ def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
             continue
         person = lane.person(request.pid)
         if person.erased_at_ms is None:
-            is_idle = request.reason == IDLE
-            leave(lane, person, request.requested_at_ms, record.offset, is_idle=is_idle)
+            leave(lane, person, request.requested_at_ms, record.offset)
             person.erase(request.requested_at_ms)
             lane.parking.forget(request.pid)
             lane.changed[request.pid] = person

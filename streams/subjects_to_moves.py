@@ -64,9 +64,9 @@ def tell_links(
     _tell_links(lane, pid, before, after, lane.settings.topics.moves, offset)
 
 
-def leave(lane: Outputs, person: Person, erased_at_ms: int, offset: int, *, is_idle: bool) -> None:
-    """`person`, who is about to be erased, is nobody's member; their members are erased too, unless
-    nobody asked for it (`is_idle`): because of the request at `offset`."""
+def leave(lane: Outputs, person: Person, erased_at_ms: int, offset: int) -> None:
+    """`person`, who is about to be erased because of the request at `offset`, is nobody's member,
+    and their members will be erased too."""
     kinship = person.kinship
     if kinship is None:
         return
@@ -74,12 +74,7 @@ def leave(lane: Outputs, person: Person, erased_at_ms: int, offset: int, *, is_i
     for pid in sorted(told):
         _tell_moved(lane, pid, person.pid, [])
     _tell_links(lane, person.pid, kinship.linked, set(), lane.settings.topics.erasures, offset)
-    members = {pid for _, pid in kinship.members}
-    if is_idle:
-        for pid in sorted(kinship.told):
-            _tell_kin(lane, pid, person.pid, [])
-    else:
-        ask_to_erase(lane, person.pid, erased_at_ms, members)
+    ask_to_erase(lane, person.pid, erased_at_ms, {pid for _, pid in kinship.members})
 
 
 def ask_to_erase(lane: Outputs, erased: bytes, erased_at_ms: int, pids: set[bytes]) -> None:

@@ -267,8 +267,8 @@ MUTANTS = [
     Mutant(
         "members of an erased person stay",
         "streams/subjects_to_moves.py",
-        "        ask_to_erase(lane, person.pid, erased_at_ms, members)\n",
-        "        pass\n",
+        "    ask_to_erase(lane, person.pid, erased_at_ms, {pid for _, pid in kinship.members})\n",
+        "",
         "lanes",
         ("belongs to an erased person",),
         (800, 4000),
