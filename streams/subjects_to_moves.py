@@ -28,9 +28,11 @@ def tell_others(lane: Outputs, person: Person) -> None:
     kinship = person.kinship
     if kinship is None:
         return
-    for pid in sorted(kinship.left - {kinship.moved_to}):
-        _tell_moved(lane, pid, person.pid, [])
-    kinship.left.clear()
+    if kinship.left:
+        for pid in sorted(kinship.left - {kinship.moved_to}):
+            _tell_moved(lane, pid, person.pid, [])
+        kinship.left.clear()
+        kinship.sent = None  # who is told that it left, and has it again later, is told anew
     if kinship.moved_to is not None:
         substates = substates_of(person, kinship)
         digest = _digest(b"".join((kinship.moved_to, *(each.subject for each in substates))))

@@ -85,6 +85,13 @@ def test_revoked_claim_leaves_both_as_their_own_facts_made_them(lanes: Together)
     assert linked == [True, False]
 
 
+def test_pid_that_comes_back_unchanged_is_told_of_again(lanes: Together) -> None:
+    lanes.run(make_event(pid=DEVICE), claim(DEVICE, USER))
+    lanes.run(claim(DEVICE, USER, 5, "revoked"))
+    lanes.run(claim(DEVICE, USER, 6, "linked"))
+    assert [each.pid for each in lanes.subjects()[USER].members] == [DEVICE]
+
+
 def test_second_claim_by_somebody_known_is_refused_and_shown(lanes: Together) -> None:
     lanes.run(claim(DEVICE, USER, 1), claim(DEVICE, OTHER, 2), claim(DEVICE, OTHER, 2))
     assert lanes.subjects()[DEVICE].moved_to == USER
