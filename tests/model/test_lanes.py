@@ -32,7 +32,7 @@ def test_lanes_are_exact_in_every_schedule(run_seed: RunSeed, block: int) -> Non
 
 def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:
     met: Counter[str] = Counter()
-    for seed in range(400):
+    for seed in range(600):
         world = run_seed(seed)[1]
         met.update(world.met)
         met["claims"] += len(world.arrivals.claims)
