@@ -1,7 +1,8 @@
 """Were the messages that came due those that should have?
 
 Said twice: they equal those of the reference (tests/model/cart_story.py), and, without it, none came
-after an order, a withdrawal or an erasure that the log had.
+after an order, a withdrawal or an erasure that the log had. And of those that came due, those are
+sent that a wall clock and a calendar allow (tests/model/shop_sending.py).
 """
 
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from schemas.journeys import JourneyDue
 from tests.model.cart_story import Fact, Message, Story, messages_of
+from tests.model.shop_sending import sent_by_reference, sent_by_rules
 
 
 def broken_promises(
@@ -27,6 +29,15 @@ def broken_promises(
             broken |= {why for fact in story.facts if (why := _against(story, message, fact, met))}
         met.update(f"message {each.number}" for each in expected)
         met["people with none"] += not expected
+        due_ms = {each.message_id: each.due_at_ms for each in records if each.pid == story.pid}
+        due = list(zip(due_ms.values(), expected, strict=False))
+        if len(due_ms) == len(expected):
+            sent = sent_by_reference(story, due)
+            if sent_by_rules(story, due) != sent:
+                broken.add(f"messages sent differ for {story.pid.hex()}")
+            met["sent"] += len(sent)
+            met["held"] += sum(at_ms > message.at_ms for at_ms, message in sent)
+            met["not sent"] += len(due) - len(sent)
     return broken
 
 

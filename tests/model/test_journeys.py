@@ -25,5 +25,6 @@ def test_messages_due_are_those_of_who_knows_what_happened(monkeypatch: pytest.M
         met.update(world.met)
     # They are about something: of each kind there was some.
     wanted = {"message 1", "message 2", "message 3", "people with none", "ordered in time",
-              "withdrew in time", "order came too late", "lanes opened again"}  # fmt: skip
+              "withdrew in time", "order came too late", "lanes opened again", "sent", "held",
+              "not sent"}  # fmt: skip
     assert wanted <= met.keys(), wanted - met.keys()

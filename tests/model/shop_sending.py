@@ -1,0 +1,122 @@
+"""Of the messages that came due, are those sent that should be?
+
+`sent_by_rules` asks the gate's own rules (consumers/rules/sending.py) in its order, of what came due
+on the lanes; `sent_by_reference` looks at a calendar and a clock on the wall for what the reference
+found due. Both know of a person what the log had by then: a message that waits for the morning is
+asked of anew, and an order, a change or a withdrawal may have come meanwhile.
+"""
+
+import heapq
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+from consumers.rules.local_time import Quiet, Zone
+from consumers.rules.sending import (
+    Dropped,
+    Held,
+    Limits,
+    decide_by_caps,
+    decide_by_change,
+    decide_by_purchase,
+    decide_by_time,
+    window_of,
+)
+from schemas.consent import allowed_now
+from schemas.subjects import Consent
+from tests.model.cart_story import DAY_MS, EXPIRES_MS, MINUTE_MS, Message, Story
+
+ZONES = ("UTC", "Europe/Prague", "America/Sao_Paulo", "America/New_York")
+LIMITS = Limits(most_a_day=1, most_a_week=2, quiet=Quiet(22 * 60, 8 * 60), latest_ms=DAY_MS)
+PURPOSE = "purpose/advertising"
+
+
+def zone_name_of(story: Story) -> str:
+    """Where the person lives."""
+    return ZONES[story.pid[0] % len(ZONES)]
+
+
+def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tuple[int, Message]]:
+    """(when, message) of those that the gate's rules let go; `due` with their due time."""
+    name = zone_name_of(story)
+    zone = Zone(name, "trait", ZoneInfo(name))
+    sent: list[tuple[int, Message]] = []
+    waiting = [(message.at_ms, due_ms, number, message)
+               for number, (due_ms, message) in enumerate(due)]  # fmt: skip
+    heapq.heapify(waiting)
+    while waiting:
+        now_ms, due_ms, number, message = heapq.heappop(waiting)
+        known = [fact for fact in story.facts if fact.arrives_at_ms <= now_ms]
+        decisions = [
+            Consent(PURPOSE, "granted" if fact.kind == "grant" else "withdrawn",
+                    fact.arrives_at_ms, None, fact.arrives_at_ms)
+            for fact in known if fact.kind in ("grant", "withdraw")
+        ]  # fmt: skip
+        if any(fact.kind == "erase" for fact in known):
+            continue
+        if not allowed_now("legitimate_interest", decisions, now_ms):
+            continue
+        used = [fact for fact in known if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms)]
+        ordered = [fact.occurred_at_ms for fact in used if fact.kind == "order"]
+        changed = [fact.occurred_at_ms for fact in used if fact.kind in ("add", "remove")]
+        verdicts = (
+            decide_by_purchase(message.anchor_ms, ordered),
+            decide_by_change(message.anchor_ms, changed),
+            decide_by_time(due_ms, now_ms, zone, LIMITS, message.anchor_ms + EXPIRES_MS),
+            decide_by_caps([at_ms for at_ms, _ in sent], window_of(now_ms, zone), zone, LIMITS),
+        )
+        against = next((each for each in verdicts if isinstance(each, Dropped | Held)), None)
+        if isinstance(against, Held):
+            heapq.heappush(waiting, (against.until_ms, due_ms, number, message))
+        elif against is None:
+            sent.append((now_ms, message))
+    return sent
+
+
+def sent_by_reference(
+    story: Story, due: Sequence[tuple[int, Message]]
+) -> list[tuple[int, Message]]:
+    """The same by a wall clock, and a calendar."""
+    zone = ZoneInfo(zone_name_of(story))
+    sent: list[tuple[int, Message]] = []
+
+    def local(at_ms: int) -> datetime:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
+
+    for due_ms, message in due:
+        now_ms = message.at_ms
+        forbidden = _is_forbidden(story, message, now_ms)
+        while not forbidden and not 8 <= local(now_ms).hour < 22:
+            now_ms = now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        forbidden = forbidden or _is_forbidden(story, message, now_ms)
+        late = now_ms > min(due_ms + DAY_MS, message.anchor_ms + EXPIRES_MS)
+        too_late = message.at_ms > min(due_ms + DAY_MS, message.anchor_ms + EXPIRES_MS)
+        days = [local(at_ms).date() for at_ms, _ in sent]
+        today = local(now_ms).date()
+        this_week = [day for day in days if day.isocalendar()[:2] == today.isocalendar()[:2]]
+        if not (forbidden or late or too_late or today in days or len(this_week) >= 2):
+            sent.append((now_ms, message))
+    return sent
+
+
+def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
+    known = [fact for fact in story.facts if fact.arrives_at_ms <= now_ms]
+    withdrawn = False
+    for fact in sorted(known, key=lambda fact: fact.arrives_at_ms):
+        if fact.kind == "erase":
+            return True
+        if fact.kind in ("withdraw", "grant"):
+            withdrawn = fact.kind == "withdraw"
+        elif _counts(story, fact.occurred_at_ms, fact.arrives_at_ms):
+            if fact.kind == "order" and fact.occurred_at_ms >= message.anchor_ms:
+                return True
+            if fact.kind in ("add", "remove") and fact.occurred_at_ms > message.anchor_ms:
+                return True
+    return withdrawn
+
+
+def _counts(story: Story, occurred_at_ms: int, arrives_at_ms: int) -> bool:
+    """No decision lies between, and none stands against it."""
+    decisions = [f.arrives_at_ms for f in story.facts if f.kind in ("withdraw", "grant")]
+    then, now = (sum(at <= of for at in decisions) for of in (occurred_at_ms, arrives_at_ms))
+    return then == now and then % 2 == 0
