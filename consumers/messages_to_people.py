@@ -32,6 +32,7 @@ from consumers.templates_of_messages import TemplateFault
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import SEND_WITHIN_MS
 from runtime.logs import get_logger
+from runtime.metrics import gauge
 from runtime.sealing import IdType
 from schemas.codec import JOURNEY_DUE
 from schemas.errors import StoreUnavailable
@@ -98,6 +99,7 @@ class Sender:
     async def step(self) -> int:
         """What is due now was sent, held or dropped; how many. Raises StoreUnavailable when some
         could not be: they come again once their claim is over."""
+        await self._show_overdue()
         claim = self._store.claim
         claimed = await asyncio.to_thread(claim, self._keeper.owner, self._keeper.clock(), AT_ONCE)
         if any(each.message.kind == JOURNEY for each in claimed):
@@ -118,6 +120,11 @@ class Sender:
             await self._send_change(message)
         else:
             await self._send(message, JOURNEY_DUE.decode(message.body))
+
+    async def _show_overdue(self) -> None:
+        wake_ms = await asyncio.to_thread(self._store.next_wake_ms)
+        overdue_ms = 0 if wake_ms is None else max(0, self._keeper.clock() - wake_ms)
+        gauge("headwater_messages_overdue_seconds").set(overdue_ms / 1000)
 
     async def _look_whether_stale(self) -> None:
         try:

@@ -66,6 +66,8 @@ GaugeName = Literal[
     "headwater_verify_look_seconds",
     # Erasures that the role looks at in this round.
     "headwater_erasures_due",
+    # Seconds by which the message that has waited longest is overdue.
+    "headwater_messages_overdue_seconds",
     # 1 if a process answers with its metrics, by process; only under `headwater up`.
     "headwater_process_answers",
 ]
@@ -106,6 +108,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_verify_checked_at_seconds": (),
     "headwater_verify_verified_at_seconds": (),
     "headwater_verify_look_seconds": (),
+    "headwater_messages_overdue_seconds": (),
     "headwater_process_answers": ("process",),
     "headwater_lane_commit_seconds": (),
     "headwater_http_answer_seconds": ("route",),
