@@ -47,7 +47,8 @@ class CallClaims:
     ) -> list[KnownClaim]:
         """Claims of `calls` that the vault does not know. Raises StoreUnavailable, StoreRefused."""
         found: dict[tuple[bytes, bytes], KnownClaim] = {}
-        for call in sorted(calls, key=lambda call: (call.occurred_at_ms, call.event_id)):
+        claiming = [call for call in calls if call.one_person]
+        for call in sorted(claiming, key=lambda call: (call.occurred_at_ms, call.event_id)):
             named = [(one, people[one]) for one in call.one_person]
             # Of somebody who was erased nothing is taken, of the call's own person not a word.
             pids = [(one[0], of.pid) for one, of in named if is_alive(of, call.occurred_at_ms)]

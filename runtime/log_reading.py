@@ -84,9 +84,11 @@ class LogReading:
                     if fault.code() != KafkaError._PARTITION_EOF:
                         raise StoreUnavailable(f"Kafka does not give {self._topic}: {fault.name()}")
                     is_over = is_over or (offset is not None and offset >= end)
-                elif offset is not None and offset < end:
-                    found.append((offset, message.key(), message.value()))
-                    is_over = offset == end - 1
+                elif offset is not None:
+                    if offset < end:
+                        found.append((offset, message.key(), message.value()))
+                    # Where transactions end, the last offset is of no message.
+                    is_over = offset >= end - 1
             if found:
                 yield found
             if is_over:

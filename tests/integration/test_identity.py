@@ -6,6 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
+from headwater.consent_rebuild import rebuild_overlay
 from runtime.clock import now_ms
 from runtime.vault import Identifier
 from tests.erasing import House, house
@@ -92,6 +93,12 @@ def test_a_call_that_names_several_identifiers_makes_them_one_person(home: House
     assert {each["cause"] for each in told["standing"]} == {"identify"}
     assert [each["of"] for each in told["standing"]] == [f"user:{user}"] * 3
     assert told["refused"] == told["revoked"] == []
+    # A vault that was put back from an older copy hears of it from the log.
+    for key in home.redis.scan_iter(f"{home.settings.vault.key_prefix}claim*"):
+        home.redis.delete(key)
+    assert len(identity(home, f"user:{user}")["identifiers"]) == 1
+    rebuild_overlay(home.settings)
+    assert identity(home, f"phone:{phone}") == told
     exported = home.http.get(f"/v1/subjects/email:{mail}/export", "privacy_officer").json()
     pids = {each["subject"].partition(":")[0]: each["pid"] for each in exported["known_as"]}
     assert len(pids) == 4 and {each["type"] for each in exported["identifiers"]} == set(pids)

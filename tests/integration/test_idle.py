@@ -24,6 +24,7 @@ from runtime.settings import Profiles, Settings
 from runtime.vault import Erased, Identifier, Suppressed, Vault
 from schemas.codec import ERASURE_REQUESTED
 from schemas.decisions import Known
+from schemas.identity import RANK, Claim
 from schemas.requests import ErasureRequested
 from schemas.subjects import Consent
 from schemas.topics import DAY_MS
@@ -110,6 +111,36 @@ def test_only_idle_people_who_refused_nothing_are_asked_to_be_forgotten(settings
     asyncio.run(ask_to_forget(settings, NOW_MS))
     assert {each.erasure_id for each in asked(settings)} == {each.erasure_id for each in requests}
     vault.close()
+
+
+async def put(settings: Settings, *claims: tuple[bytes, Claim]) -> None:
+    overlay = ConsentOverlay(settings)
+    await overlay.kin.put(claims)
+    await overlay.close()
+
+
+def test_a_person_is_idle_under_all_identifiers_or_not_at_all(settings: Settings) -> None:
+    vault = Vault.from_settings(settings)
+    claims: list[tuple[bytes, Claim]] = []
+    pids: dict[str, list[bytes]] = {}
+    for name in ("idle", "awake", "refusing"):
+        device = known(vault, "anonymous", name).pid
+        mail = known(vault, "email", f"{name}@example.org").pid
+        user = known(vault, "user", name).pid
+        said = Claim(user, RANK["user"], OLD_MS, device, "identify")
+        claims += [(device, said), (mail, said)]
+        pids[name] = [user, device, mail]
+        receive(settings, device, OLD_MS)
+        receive(settings, user, OLD_MS - 1)
+    receive(settings, pids["awake"][0], NOW_MS - DAY_MS)
+    asyncio.run(put(settings, *claims))
+    asyncio.run(decide(settings, pids["refusing"][2], "withdrawn", OLD_MS))
+    vault.close()
+
+    assert asyncio.run(ask_to_forget(settings, NOW_MS)) == 1
+
+    # The address goes too, although nothing was ever sent under it.
+    assert sorted(each.pid for each in asked(settings)) == sorted(pids["idle"])
 
 
 def test_more_people_than_a_page_holds_are_all_asked_to_be_forgotten(

@@ -22,9 +22,11 @@ from consumers.erasures_to_certificates import Desk, limits_of
 from consumers.rules.certificate import broken_links
 from consumers.rules.erasure import Erasure
 from runtime.clock import now_ms
-from schemas.codec import COLLECTED
+from schemas.codec import CLAIMED, COLLECTED
 from schemas.events import Collected
+from schemas.moves import Claimed
 from schemas.partitioning import partition_of
+from schemas.requests import merged_erasure_id
 from schemas.topics import PARTITIONER
 from sinks.counter_store import CounterStore
 from tests.collecting import TopicReader
@@ -115,6 +117,43 @@ def test_event_that_was_in_flight_and_replay_of_the_whole_log_are_dropped(home: 
         home.await_counted(orders=3, buyers=before["buyers"], unique_opened=2)
         expect_gone(home, user, pid, erasure_id)
         assert counted(home)["orders"] == 3
+
+
+def test_merge_that_was_in_flight_meets_an_erased_person(home: House) -> None:
+    """The vault had not heard that the device is hers when she was erased; a collector had."""
+    user, web = home.someone(), f"d-{home.someone()}"
+    seen = home.call("", "page", anonymousId=web, properties={"campaign_id": "spring"})
+    del seen["userId"]
+    home.send(home.order(user), seen)
+    pid, device = home.pid_of(user), home.vault.lookup("anonymous", web)
+    assert device is not None
+    claim = Claimed(device.pid, pid, 3, now_ms(), b"identifies a her", "identify", now_ms())
+    topic = home.settings.topic_names.moves
+    servers = home.settings.kafka.bootstrap_servers
+    producer = Producer({"bootstrap.servers": servers, "partitioner": PARTITIONER})
+    with home.roles():
+        await_facts(home, pid)
+        await_facts(home, device.pid)
+        erasure_id = home.erased(user)
+        home.await_status(erasure_id)
+        producer.produce(topic, CLAIMED.encode(claim), device.pid)
+        assert producer.flush(20) == 0
+        # The device is hers: the lane asks for it to be forgotten too, and the role does it.
+        merged = merged_erasure_id(pid, device.pid).hex()
+        eventually(lambda: home.http.get(f"/v1/erasures/{merged}").status_code == 200, within_s=30)
+        home.await_status(merged)
+        assert home.vault.lookup("anonymous", web) is None
+        # Said again, also by the device itself, it brings nobody back.
+        producer.produce(topic, CLAIMED.encode(claim), device.pid)
+        assert producer.flush(20) == 0
+        again = home.call(user, "identify", anonymousId=web, traits={"name": "Ada"})
+        home.send(again, seen | {"messageId": "again"}, home.order("stays"))
+        assert counted(home)
+        expect_gone(home, user, pid, erasure_id)
+        assert home.facts_of(device.pid) == 0
+        for subject in (f"user:{user}", f"anonymous:{web}"):
+            assert home.http.get(f"/v1/profiles/{subject}").status_code == 404
+            assert home.http.get(f"/v1/identities/{subject}").status_code == 404
 
 
 def test_event_that_was_set_aside_is_mended_and_written_again(home: House) -> None:

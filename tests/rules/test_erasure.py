@@ -17,8 +17,11 @@ from consumers.rules.erasure import (
     Erasure,
     Horizons,
     Look,
+    Pending,
+    Status,
     next_look_ms,
     pending_of,
+    together,
 )
 from runtime.signing import Signer
 from schemas.topics import DAY_MS
@@ -136,3 +139,27 @@ def test_chain_shows_where_one_was_taken_out_or_put_in() -> None:
     assert broken_links(chain) == []
     assert broken_links([chain[0], *chain[2:]]) == [2, 3]
     assert broken_links([*chain[:2], chain[1], *chain[3:]]) == [3, 4]
+
+
+def test_the_erasures_of_one_person_are_as_far_as_the_slowest() -> None:
+    def erasure(number: int, status: Status, remaining: int, until_ms: int) -> Erasure:
+        looks = (
+            Look("vault", "row", "EXISTS", remaining, number),
+            Look("facts", "rows", "count", 0, 10 - number),
+        )
+        waits = (Pending("backups", until_ms), Pending(f"only {number}", number))
+        return Erasure(f"{number:032x}", "aa", 0, number, "other", status, looks, waits)
+
+    one, other = erasure(1, "provisional", 0, 50), erasure(2, "final", 3, 40)
+    found = together([one, other])
+    assert (found.erasure_id, found.status) == (one.erasure_id, "provisional")
+    assert together([other, one]).status == "provisional"
+    assert {(look.store, look.remaining, look.checked_at_ms) for look in found.looks} == {
+        ("vault", 3, 1),
+        ("facts", 0, 8),
+    }
+    assert [(wait.what, wait.until_ms) for wait in found.pending] == [
+        ("only 1", 1),
+        ("only 2", 2),
+        ("backups", 50),
+    ]
