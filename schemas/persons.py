@@ -85,14 +85,12 @@ def groups_of(subject: Subject) -> list[list[Consent]]:
 
 
 def groups_for(
-    root: bytes, own: list[Consent], members: Mapping[bytes, bytes]
+    pids: Iterable[bytes], decided: Mapping[bytes, list[Consent]]
 ) -> dict[bytes, list[Group]]:
-    """What each of `members` (pid -> framed record) must know of what the others decided.
+    """What each of `pids` must know of what the others `decided`, by pid.
 
     Equal decisions of several pids are one group: one made for the person is under each of them.
     """
-    decided = {pid: SUBJECT.decode(record).consents for pid, record in members.items()}
-    decided[root] = own
     names = {pid: msgspec.msgpack.encode(each) for pid, each in decided.items() if each}
     times = Counter(names.values())
     groups = {names[pid]: Group(decided[pid]) for pid in names}
@@ -102,7 +100,7 @@ def groups_for(
             for name in sorted(groups)
             if name != names.get(pid) or times[name] > 1  # what others decided as well
         ]
-        for pid in members
+        for pid in pids
     }
 
 

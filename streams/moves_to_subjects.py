@@ -9,7 +9,7 @@ decided: what one of them refuses is refused. All of them may come in any order 
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.codec import CLAIMED, HEADER_BYTES, KIN, MOVED, Malformed
+from schemas.codec import CLAIMED, HEADER_BYTES, KIN, MOVED, SUBJECT, Malformed
 from schemas.consent import decisions_on
 from schemas.identity import standing, weightiest, with_claim
 from schemas.moves import Claimed, Kin, Moved
@@ -88,16 +88,17 @@ def _apply_moved(lane: Lane, moved: Moved, offset: int) -> Refused | None:
     if person.erased_at_ms is not None:
         ask_to_erase(lane, moved.pid, person.erased_at_ms, pids)
         return None
+    try:
+        told = {each.pid: SUBJECT.decode(each.subject) for each in moved.substates}
+    except Malformed as error:
+        return Refused("$.substates", error.reason, error.expected)
     kinship = person.kinship or Kinship()
     added = [Member(each.pid, moved.member, b"", each.subject) for each in moved.substates]
     if not has_room_for(kinship, moved.member, added):
         return FULL
     linked, before = kinship.linked, groups_of(person)
-    others = {at: each for at, each in kinship.members.items() if each.through != moved.member}
-    members = others | {(each.through, each.pid): each for each in added}
-    if members == kinship.members:
+    if not kinship.take(moved.member, told, added):
         return None
-    kinship.members = members
     tell_links(lane, person.pid, linked, kinship.linked, offset)
     _change(lane, person, kinship)
     _heed(lane, person, before, offset)

@@ -90,15 +90,12 @@ def ask_to_erase(lane: Outputs, erased: bytes, erased_at_ms: int, pids: set[byte
 def _tell_decisions(lane: Outputs, person: Person, kinship: Kinship) -> None:
     """Each member knows what was decided under the others; while the pid belongs to another itself,
     that one tells them."""
-    members = (
-        {}
-        if kinship.moved_to is not None
-        else {pid: each.subject for (_, pid), each in sorted(kinship.members.items())}
-    )
-    if not members and not kinship.told:
+    pids = kinship.linked
+    if not pids and not kinship.told:
         return
-    groups = groups_for(person.pid, person.consents, members)
-    for pid in sorted(members.keys() | kinship.told.keys()):
+    decided = {pid: each for (_, pid), each in sorted(kinship.consents.items())}
+    groups = groups_for(pids, decided | {person.pid: person.consents})
+    for pid in sorted(pids | kinship.told.keys()):
         said = groups.get(pid, [])
         digest = _digest(msgspec.msgpack.encode(said)) if said else b""
         if digest == kinship.told.get(pid, b""):

@@ -6,14 +6,14 @@ of its person, from the lane of the one that stands for all. Each is kept apart 
 replaced when they say it anew, so their order never matters (ADR 0018). Most people have none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from schemas.codec import SUBJECT
 from schemas.identity import Claim
-from schemas.subjects import Consent, Group, KinOf, Member
+from schemas.subjects import Consent, Group, KinOf, Member, Subject
 
 MOST_CLAIMS = 1_000
 """On one pid. Of more those are kept that would stand first: a kiosk is claimed by everybody."""
@@ -34,12 +34,23 @@ class Kinship:
     kept as long as nothing changes.
     """
 
-    __slots__ = ("claims", "kin", "left", "members", "moved_to", "sent", "told", "whole")
+    __slots__ = (
+        "claims",
+        "consents",
+        "kin",
+        "left",
+        "members",
+        "moved_to",
+        "sent",
+        "told",
+        "whole",
+    )
 
     def __init__(self) -> None:
         self.claims: list[Claim] = []
         self.moved_to: bytes | None = None
         self.members: dict[tuple[bytes, bytes], Member] = {}
+        self.consents: dict[tuple[bytes, bytes], list[Consent]] = {}  # of members who decided
         self.told: dict[bytes, bytes] = {}
         self.kin: dict[bytes, list[Group]] = {}
         self.left: set[bytes] = set()
@@ -54,10 +65,25 @@ class Kinship:
     @property
     def decisions(self) -> list[list[Consent]]:
         """Of the other pids of the person, those of each apart, equal ones once."""
-        members = [SUBJECT.decode(each.subject).consents for each in self.members.values()]
         told = [group.decisions for groups in self.kin.values() for group in groups]
-        found = {msgspec.msgpack.encode(group): group for group in (*members, *told) if group}
+        groups = (*self.consents.values(), *told)
+        found = {msgspec.msgpack.encode(group): group for group in groups}
         return [found[name] for name in sorted(found)]
+
+    def take(
+        self, through: bytes, told: Mapping[bytes, Subject], records: Iterable[Member]
+    ) -> bool:
+        """`records` are all that belongs to this pid through that member, and `told` what they say;
+        False if that was known."""
+        members = {at: each for at, each in self.members.items() if each.through != through}
+        consents = {at: each for at, each in self.consents.items() if at in members}
+        for record in records:
+            members[through, record.pid] = record
+            if decided := told[record.pid].consents:
+                consents[through, record.pid] = decided
+        is_new = members != self.members
+        self.members, self.consents = members, consents
+        return is_new
 
     @property
     def size(self) -> int:
@@ -85,6 +111,8 @@ def read_kinship(
     found.moved_to = moved_to
     for each in members:
         found.members[each.through, each.pid] = each
+        if consents := SUBJECT.decode(each.subject).consents:
+            found.consents[each.through, each.pid] = consents
         if each.told:
             found.told[each.pid] = each.told
     found.kin = {each.root: list(each.groups) for each in kin}

@@ -44,7 +44,9 @@ class Poisoner:
                 }
             )
         topics = self._settings.topic_names
-        topic = self._chance.choice((topics.collected,) * 6 + (topics.consents, topics.erasures))
+        topic = self._chance.choice(
+            (topics.collected,) * 6 + (topics.consents, topics.erasures, topics.moves)
+        )
         what, key, value, partition = self._record(topic == topics.collected)
         lines: list[dict[str, Any]] = []
 

@@ -214,9 +214,9 @@ MUTANTS = [
     ),
     Mutant(
         "what is known of a member is added up",
-        "streams/moves_to_subjects.py",
-        "if each.through != moved.member}",
-        "if True}",
+        "streams/rules/kinship.py",
+        "in self.members.items() if each.through != through}",
+        "in self.members.items()}",
         "lanes",
         ("members are others", "a member is not as its lane knows it"),
     ),

@@ -7,10 +7,13 @@ from schemas.activity import packed, unpack
 from schemas.codec import ERASURE_REQUESTED, KIN, LINKED, MOVED, REJECTED, RETRACTED
 from schemas.events import Collected
 from schemas.identity import RANK
-from schemas.moves import Claimed
+from schemas.moves import Claimed, Moved, Substate
+from schemas.partitioning import partition_of
 from schemas.persons import groups_of, whole_subject
 from schemas.requests import MERGED, ConsentChanged, ErasureRequested
 from schemas.subjects import PID_BYTES, Subject
+from streams.rules import kinship
+from tests.lane_log import TOPICS
 from tests.lanes_together import Together
 from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
@@ -127,6 +130,22 @@ def test_claim_that_says_nothing_usable_is_set_aside(
     lanes.run(msgspec.structs.replace(claim(DEVICE, USER), **change))
     assert [each.reason for each in lanes.said(REJECTED)] == [reason]
     assert DEVICE not in lanes.subjects()
+
+
+def test_telling_that_holds_no_record_is_set_aside(lanes: Together) -> None:
+    moved = Moved(USER, DEVICE, [Substate(DEVICE, b"none of ours")], 1, 0, 1, 0)
+    lanes.logs[TOPICS.moves, partition_of(USER, 3)].append((USER, MOVED.encode(moved)))
+    assert [each.reason for each in lanes.run().said(REJECTED)] == ["wrong_magic_byte"]
+
+
+def test_person_takes_as_many_as_there_is_room_for(
+    lanes: Together, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kinship, "MOST_MEMBERS", 2)
+    events = [make_event(pid=pid) for pid in (OTHER, MAIL, DEVICE)]
+    lanes.run(*events, *(claim(pid, USER) for pid in (OTHER, MAIL, DEVICE)))
+    assert whole_subject(lanes.subjects()[USER]).events == 2
+    assert [each.reason for each in lanes.said(REJECTED)] == ["person_full"]
 
 
 def test_circle_of_claims_comes_to_rest(lanes: Together) -> None:
