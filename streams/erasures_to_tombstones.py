@@ -39,7 +39,7 @@ def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
             continue
         person = lane.person(request.pid)
         if person.erased_at_ms is None:
-            leave(lane, person, request.requested_at_ms, record.offset)
+            leave(lane, person, request, record.offset)
             person.erase(request.requested_at_ms)
             lane.parking.forget(request.pid)
             lane.changed[request.pid] = person

@@ -14,7 +14,7 @@ from schemas.codec import ERASURE_REQUESTED, KIN, LINKED, MOVED, SUBJECT
 from schemas.moves import Kin, Linked, Moved, Substate
 from schemas.partitioning import partition_of
 from schemas.persons import groups_for
-from schemas.requests import MERGED, ErasureRequested, merged_erasure_id
+from schemas.requests import IDLE, MERGED, ErasureRequested, merged_erasure_id
 from schemas.subjects import Group
 from streams.outputs import Outputs
 from streams.rules.kinship import Kinship
@@ -66,9 +66,9 @@ def tell_links(
     _tell_links(lane, pid, before, after, lane.settings.topics.moves, offset)
 
 
-def leave(lane: Outputs, person: Person, erased_at_ms: int, offset: int) -> None:
+def leave(lane: Outputs, person: Person, request: ErasureRequested, offset: int) -> None:
     """`person`, who is about to be erased because of the request at `offset`, is nobody's member,
-    and their members will be erased too."""
+    and their members will be erased too: of nobody's request if that was nobody's."""
     kinship = person.kinship
     if kinship is None:
         return
@@ -76,14 +76,18 @@ def leave(lane: Outputs, person: Person, erased_at_ms: int, offset: int) -> None
     for pid in sorted(told):
         _tell_moved(lane, pid, person.pid, [])
     _tell_links(lane, person.pid, kinship.linked, set(), lane.settings.topics.erasures, offset)
-    ask_to_erase(lane, person.pid, erased_at_ms, {pid for _, pid in kinship.members})
+    pids = {pid for _, pid in kinship.members}
+    reason = IDLE if request.reason == IDLE else MERGED
+    ask_to_erase(lane, person.pid, request.requested_at_ms, pids, reason)
 
 
-def ask_to_erase(lane: Outputs, erased: bytes, erased_at_ms: int, pids: set[bytes]) -> None:
+def ask_to_erase(
+    lane: Outputs, erased: bytes, erased_at_ms: int, pids: set[bytes], reason: str = MERGED
+) -> None:
     """Those who belong to an `erased` pid will be erased as well: nothing of it comes back."""
     topic = lane.settings.topics.erasures
     for pid in sorted(pids):
-        request = ErasureRequested(merged_erasure_id(erased, pid), pid, erased_at_ms, MERGED)
+        request = ErasureRequested(merged_erasure_id(erased, pid), pid, erased_at_ms, reason)
         _send(lane, topic, ERASURE_REQUESTED.encode(request), pid)
 
 

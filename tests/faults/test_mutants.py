@@ -267,7 +267,7 @@ MUTANTS = [
     Mutant(
         "members of an erased person stay",
         "streams/subjects_to_moves.py",
-        "    ask_to_erase(lane, person.pid, erased_at_ms, {pid for _, pid in kinship.members})\n",
+        "    ask_to_erase(lane, person.pid, request.requested_at_ms, pids, reason)\n",
         "",
         "lanes",
         ("belongs to an erased person",),

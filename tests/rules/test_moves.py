@@ -10,7 +10,7 @@ from schemas.identity import RANK
 from schemas.moves import Claimed, Moved, Substate
 from schemas.partitioning import partition_of
 from schemas.persons import groups_of, whole_subject
-from schemas.requests import MERGED, ConsentChanged, ErasureRequested
+from schemas.requests import IDLE, MERGED, ConsentChanged, ErasureRequested
 from schemas.subjects import PID_BYTES, Subject
 from streams.rules import kinship
 from tests.lane_log import TOPICS
@@ -183,6 +183,13 @@ def test_erased_person_takes_members_along_that_are_under_way(lanes: Together) -
     merged = [each for each in lanes.said(ERASURE_REQUESTED) if each.pid == DEVICE]
     assert {(each.reason, each.subjects == []) for each in merged} == {(MERGED, True)}
     assert len({each.erasure_id for each in merged}) == 1
+
+
+def test_members_of_who_is_idle_are_erased_for_that(lanes: Together) -> None:
+    """An identifier that was idle may come again; of one who asked to be erased, it may not."""
+    lanes.run(make_event(pid=DEVICE), claim(DEVICE, USER))
+    lanes.run(ErasureRequested(bytes(16), USER, START_MS, IDLE))
+    assert [each.reason for each in lanes.said(ERASURE_REQUESTED) if each.pid == DEVICE] == [IDLE]
 
 
 def test_members_of_who_is_erased_are_erased(lanes: Together) -> None:
