@@ -20,13 +20,16 @@ LOOK_MS = 4 * MINUTE_MS
 ARRIVE_MS = 5 * MINUTE_MS
 WAIT_MS, NEXT_MS, REST_MS, EXPIRES_MS, MOST = HOUR_MS, DAY_MS, 7 * DAY_MS, 7 * DAY_MS, 3
 
-Kind = Literal["add", "remove", "list", "order", "withdraw", "grant", "erase"]
+Kind = Literal["add", "remove", "list", "order", "withdraw", "grant", "erase", "claim"]
 CHANGES: tuple[Kind, ...] = ("add", "remove", "list")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that happened; `event_id` orders what happened at one time. UTC ms."""
+    """Something that happened; `event_id` orders what happened at one time. UTC ms.
+
+    A claim, of `products` the pid of the claimant in hex, is no part of a random story.
+    """
 
     kind: Kind
     occurred_at_ms: int

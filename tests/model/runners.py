@@ -13,7 +13,7 @@ import redis
 
 from streams import lane as lane_module
 from tests.model import shop_recount
-from tests.model.cart_story import DAY_MS, SLOT_MS, story_of
+from tests.model.cart_story import DAY_MS, SLOT_MS, Story, story_of
 from tests.model.counter_world import CounterWorld
 from tests.model.lane_world import LaneWorld
 from tests.model.memory_clients import memory_clients
@@ -73,24 +73,35 @@ def profiles(patch: pytest.MonkeyPatch) -> Callable[[int], tuple[set[str], Profi
     return run
 
 
+def shop(patch: pytest.MonkeyPatch) -> Callable[[int, list[Story], int], ShopWorld]:
+    """A shop of given stories until a given time."""
+    world: list[ShopWorld] = []
+    patch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
+    use = memory_clients(patch)
+
+    def run(seed: int, stories: list[Story], until_ms: int) -> ShopWorld:
+        kafka, loop = MemoryKafka(PARTITIONS), VirtualLoop()
+        loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead lanes
+        use(kafka)
+        world[:] = [ShopWorld(seed, loop, kafka)]
+        loop.run_until_complete(world[0].run(stories, until_ms))
+        return world[0]
+
+    return run
+
+
 def journeys(
     patch: pytest.MonkeyPatch, people: int = 40, days: int = 30
 ) -> Callable[[int], tuple[set[str], ShopWorld]]:
     """Messages about carts left behind: a shop of so many people and days."""
-    world: list[ShopWorld] = []
-    patch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
-    use = memory_clients(patch)
+    run_shop = shop(patch)
     first_ms = START_MS // SLOT_MS * SLOT_MS
     until_ms = first_ms + (days + 12) * DAY_MS
 
     def run(seed: int) -> tuple[set[str], ShopWorld]:
-        kafka, loop, chance = MemoryKafka(PARTITIONS), VirtualLoop(), random.Random(seed)
-        loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead lanes
-        use(kafka)
-        world[:] = [ShopWorld(seed, loop, kafka)]
+        chance = random.Random(seed)
         stories = [story_of(chance, chance.randbytes(16), first_ms, days) for _ in range(people)]
-        loop.run_until_complete(world[0].run(stories, until_ms))
-        of = world[0]
+        of = run_shop(seed, stories, until_ms)
         return shop_recount.broken_promises(of.due(), stories, until_ms, of.met), of
 
     return run

@@ -16,8 +16,10 @@ from typing import Any, NoReturn
 import msgspec
 
 from runtime.lanes import Batch
-from schemas.codec import COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED, JOURNEY_DUE
+from schemas.codec import CLAIMED, COLLECTED, CONSENT_CHANGED, ERASURE_REQUESTED, JOURNEY_DUE
+from schemas.identity import RANK
 from schemas.journeys import JourneyDue
+from schemas.moves import Claimed
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged, ErasureRequested
 from streams.app import arrows
@@ -126,6 +128,13 @@ class ShopWorld:
         if fact.kind == "erase":
             request = ErasureRequested(fact.event_id, pid, self.now_ms, "withdrawn")
             self._put(TOPICS.erasures, p, pid, ERASURE_REQUESTED.encode(request))
+        elif fact.kind == "claim":
+            claimant = bytes.fromhex(fact.products[0])
+            claimed = Claimed(
+                pid, claimant, RANK["user"], fact.occurred_at_ms, fact.event_id, "identify",
+                self.now_ms,
+            )  # fmt: skip
+            self._put(TOPICS.moves, p, pid, CLAIMED.encode(claimed))
         elif fact.kind in ("withdraw", "grant"):
             status = "granted" if fact.kind == "grant" else "withdrawn"
             change = ConsentChanged(

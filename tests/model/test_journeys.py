@@ -10,7 +10,10 @@ from collections import Counter
 
 import pytest
 
+from schemas.partitioning import partition_of
 from tests.model import runners
+from tests.model.cart_story import ARRIVE_MS, DAY_MS, SLOT_MS, Fact, Kind, Story
+from tests.stream_log import START_MS
 
 PEOPLE = int(os.environ.get("HEADWATER_TEST_PEOPLE", "80"))
 SEEDS = [int(os.environ["HEADWATER_TEST_SEED"])] if "HEADWATER_TEST_SEED" in os.environ else [1, 2]
@@ -28,3 +31,30 @@ def test_messages_due_are_those_of_who_knows_what_happened(monkeypatch: pytest.M
               "withdrew in time", "order came too late", "lanes opened again", "sent", "held",
               "not sent"}  # fmt: skip
     assert wanted <= met.keys(), wanted - met.keys()
+
+
+@pytest.mark.parametrize("order", ["", "anonymous", "user"])
+def test_the_cart_of_two_pids_is_one_once_they_are_one_person(
+    monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """What the browser put in, and the customer after they signed in: messages to the customer, and
+    none once either of them ordered. Their lanes are two."""
+    run = runners.shop(monkeypatch)
+    first_ms = START_MS // SLOT_MS * SLOT_MS
+    pids = (bytes([number]) * 16 for number in range(256))
+    anonymous, user = (next(pid for pid in pids if partition_of(pid, 2) == p) for p in (0, 1))
+
+    def fact(kind: Kind, slot: int, *products: str) -> Fact:
+        at_ms = first_ms + slot * SLOT_MS
+        return Fact(kind, at_ms, at_ms + ARRIVE_MS, f"{kind}{slot}".encode().ljust(16), products)
+
+    browser = Story(anonymous, [fact("add", 0, "tea"), fact("claim", 3, user.hex())])
+    customer = Story(user, [fact("add", 3, "cup")])
+    if order:
+        (browser if order == "anonymous" else customer).facts.append(fact("order", 5))
+    due = run(1, [browser, customer], first_ms + 20 * DAY_MS).due()
+    expected = [] if order else [(user, 1), (user, 2)]
+    assert [(each.pid, each.step) for each in due] == expected
+    for each in due:
+        assert sorted(line.product_id for line in each.lines) == ["cup", "tea"]
+        assert each.anchor_at_ms == first_ms + 3 * SLOT_MS
