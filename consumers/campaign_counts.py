@@ -1,6 +1,6 @@
 """What do the counters of every campaign say, all as of one moment?
 
-Counts and money are sums of counter rows; people are distinct pids of facts, exact for any span.
+Counts and money are sums of counter rows; people are distinct persons of facts, exact for any span.
 The sink writes facts, then counters, then progress, so a reader in between could see more people
 than opens. Facts are therefore read up to the offset that the counters have reached, by partition.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.persons import JOINED_SO, PERSON, has_links, known_persons
 from consumers.rules.rates import Sums, sum_up
 from schemas.counters import COUNTED, PEOPLE
 from schemas.topics import Topics
@@ -56,9 +57,11 @@ GROUP BY GROUPING SETS ((campaign_id, metric, currency), (generation, kp))
 """
 
 _END = "transform(kp, {partitions:Array(UInt32)}, {ends:Array(UInt64)}, toUInt64(0))"
+_IS_COUNTED = f"""(generation < {{generation:UInt32}}
+    OR generation = {{generation:UInt32}} AND off < {_END})"""
 _IN_SIGHT = f"""
     occurred_at >= toDateTime({{from_s:UInt32}}) AND occurred_at < toDateTime({{to_s:UInt32}})
-    AND (generation < {{generation:UInt32}} OR generation = {{generation:UInt32}} AND off < {_END})
+    AND {_IS_COUNTED}
 """
 _IS_RETRACTED = f"""(retracted_next_off > 0 AND (retracted_generation < {{generation:UInt32}}
     OR retracted_generation = {{generation:UInt32}} AND retracted_next_off <= {_END}))"""
@@ -92,6 +95,19 @@ FROM (
 )
 GROUP BY campaign_id
 """  # noqa: S608 -- made of constants of this module
+# With links, persons instead of pids. Facts that are taken back are left out one by one, with every
+# row that they have: whose other pids have such facts would have to be found out first.
+_PEOPLE_BY_LINKS = f"""
+SELECT campaign_id,
+    uniqExactIf(person, metric = 'opened'),
+    uniqExactIf(person, metric = 'clicked'),
+    uniqExactIf(person, metric = 'orders'),
+    uniqExactIf({PERSON} AS person, is_visitor = 1)
+FROM facts {known_persons(_IS_COUNTED)}
+WHERE {_IN_SIGHT} AND {COUNTED} AND (event_id, generation, kp, off) NOT IN
+    (SELECT event_id, generation, kp, off FROM facts WHERE {_IS_RETRACTED})
+GROUP BY campaign_id {JOINED_SO}
+"""  # noqa: S608 -- as above
 # Offsets are counted, so that a repeated row adds nothing. Rows that stand for erased people's
 # facts have none, and each says how many it stands for.
 _ORDERS_IN = f"""
@@ -159,7 +175,8 @@ class CampaignCounts:
                 sums[campaign_id].orders_in[currency] = int(orders)
 
     async def _people(self, parameters: Mapping[str, object]) -> list[tuple[str, str, int]]:
-        rows: Sequence[Sequence[Any]] = await self._reader.rows(_PEOPLE, parameters)
+        query = _PEOPLE_BY_LINKS if await has_links(self._reader) else _PEOPLE
+        rows: Sequence[Sequence[Any]] = await self._reader.rows(query, parameters)
         found: dict[tuple[str, str], int] = {}
         for campaign_id, *distinct in rows:
             for metric, people in zip(_PEOPLE_COLUMNS, distinct, strict=True):

@@ -7,6 +7,7 @@ whose facts went with age have no points of people.
 
 from consumers.campaign_counts import Span
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.persons import JOINED_SO, PERSON, has_links, known_persons
 from schemas.counters import COUNTED, COUNTS, KEPT_FROM, MONEY, PEOPLE
 
 METRICS = (*COUNTS, *MONEY, *PEOPLE)
@@ -24,21 +25,20 @@ WHERE campaign_id = {campaign_id:String} AND metric = {metric:String}
 GROUP BY currency, at_s ORDER BY currency, at_s LIMIT {most:UInt32}
 """
 
-_PEOPLE = (
-    """
+_PEOPLE = """
 SELECT '', intDiv(toUnixTimestamp(occurred_at), {step_s:UInt32}) * {step_s:UInt32} AS at_s,
-    uniqExact(pid)
-FROM facts FINAL
+    uniqExact(%s)
+FROM facts FINAL %s
 WHERE campaign_id = {campaign_id:String}
     AND (metric = {metric:String} OR {metric:String} = 'visitor' AND is_visitor = 1)
     AND occurred_at >= toDateTime({from_s:UInt32})
     AND occurred_at < toDateTime({to_s:UInt32})
-    AND retracted_next_off = 0 AND """
-    + f"{COUNTED} AND occurred_at >= {KEPT_FROM}"
-    + """
-GROUP BY at_s ORDER BY at_s LIMIT {most:UInt32}
+    AND retracted_next_off = 0 AND %s
+GROUP BY at_s ORDER BY at_s LIMIT {most:UInt32} %s
 """
-)
+_KEPT = f"{COUNTED} AND occurred_at >= {KEPT_FROM}"
+_PEOPLE_BY_PID = _PEOPLE % ("pid", "", _KEPT, "")
+_PEOPLE_BY_LINKS = _PEOPLE % (PERSON, known_persons(), _KEPT, JOINED_SO)
 
 
 async def read_series(
@@ -49,8 +49,12 @@ async def read_series(
     Holds more than MOST_POINTS points when there are more than that. Raises StoreUnavailable.
     """
     people = PEOPLE.get(metric)
+    if people is None:
+        query = _COUNTS
+    else:
+        query = _PEOPLE_BY_LINKS if await has_links(reader) else _PEOPLE_BY_PID
     rows = await reader.rows(
-        _COUNTS if people is None else _PEOPLE,
+        query,
         {
             "campaign_id": campaign_id,
             "metric": people or metric,

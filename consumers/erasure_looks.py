@@ -171,17 +171,18 @@ class Examiner:
         facts, pids = self._stores.facts, [each.pid for each in erasures]
         found = facts.count(pids)
         # Only under its mark: before it, the sums that stay are not there yet.
-        left = [pid for pid, of in found.items() if of.facts and of.marks]
+        left = [pid for pid, of in found.items() if of.marks and (of.facts or of.idle_links)]
         if left:
             facts.delete_facts(left)
             found = facts.count(pids)
         for each in erasures:
             of = found[each.pid]
             if each.unmarked_at_ms:
-                if of.facts or of.marks:
+                if of.facts or of.marks or of.links:
                     facts.delete_all([each.pid])
                     of = facts.count([each.pid])[each.pid]
-                note(each, "facts", "rows of the pid", "SELECT count()", of.facts + of.marks)
+                remaining = of.facts + of.marks + of.links
+                note(each, "facts", "rows and links of the pid", "SELECT count()", remaining)
                 parts = facts.old_parts(each.rewritten_at_s) if each.rewritten_at_s else 1
                 text = "parts on the disk that may have deleted rows"
                 note(each, "facts", text, "SELECT count() FROM system.parts", parts)
@@ -189,8 +190,8 @@ class Examiner:
                 kept = facts.statements_of(each.pid)
                 note(each, "facts", text, "SELECT count() FROM system.mutations", kept)
             else:
-                remaining = of.facts + (not of.marks)
-                text = "rows of the pid but for the mark that hides late ones"
+                remaining = of.facts + (not of.marks) + of.idle_links
+                text = "rows of the pid but for the mark that hides late ones, links of the erased"
                 note(each, "facts", text, "SELECT count()", remaining)
 
     def _look_logs(

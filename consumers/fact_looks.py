@@ -5,6 +5,9 @@ then on every reader leaves the facts out (sinks/rules/residuals.py). What is le
 them, which is done here for many people at once, because ClickHouse rewrites a mask in every part.
 A deleted row stays in its part until that is rewritten too, and in the old part until its lifetime
 has passed.
+
+Which pids were one person is needed until all of them have their sums: these are joined by it
+(sinks/rules/links.py). So the links of a person go together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +18,7 @@ from clickhouse_connect.driver.client import Client
 
 from runtime.clickhouse import answering, connect
 from runtime.settings import Settings
+from schemas.counters import ERASED_PIDS
 
 # Wait for the mutation on every replica; a long list of people is a long statement.
 _SYNCHRONOUS = {
@@ -30,16 +34,23 @@ _REWRITES_WITHIN_S = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class FactsOf:
-    """Rows of one person: facts, and the mark that hides them."""
+    """Rows of one pid: facts, the mark that hides them, links with others, and those of these links
+    that nobody needs, because all whom they join are marked."""
 
     facts: int = 0
     marks: int = 0
+    links: int = 0
+    idle_links: int = 0
+
+
+_TABLES = ("facts", "links")
 
 
 class FactLooks:
-    """Looks into `facts` and deletes from it. For one thread; connects when first used.
+    """Looks into `facts` and `links` and deletes from them. For one thread.
 
-    Every method raises StoreUnavailable or StoreRefused, and may then be called again.
+    Connects when first used. Every method raises StoreUnavailable or StoreRefused, and may then be
+    called again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -56,25 +67,40 @@ class FactLooks:
         """What each person (pid in hex) has."""
         found = dict.fromkeys(pids, FactsOf())
         if pids:
-            rows = self._ask(
+            listed = _listed(pids)
+            facts = self._ask(
                 "SELECT lower(hex(pid)), countIf(campaign_id != ''), countIf(campaign_id = '') "  # noqa: S608 -- hexadecimal digits
-                f"FROM facts WHERE pid IN ({_listed(pids)}) GROUP BY pid"
+                f"FROM facts WHERE pid IN ({listed}) GROUP BY pid"
             )
-            found |= {pid: FactsOf(int(facts), int(marks)) for pid, facts, marks in rows}
+            found |= {pid: FactsOf(int(facts), int(marks)) for pid, facts, marks in facts}
+            links = self._ask(
+                f"SELECT lower(hex(pid)), count(), countIf(root IN ({_idle_roots(listed)})) FROM "  # noqa: S608 -- as above
+                "(SELECT arrayJoin([root, member]) AS pid, root FROM links "
+                f"WHERE root IN ({listed}) OR member IN ({listed})) "
+                f"WHERE pid IN ({listed}) GROUP BY pid"
+            )
+            for pid, rows, idle in links:
+                of = found[pid]
+                found[pid] = FactsOf(of.facts, of.marks, int(rows), int(idle))
         return found
 
-    def delete_facts(self, pids: Iterable[str]) -> None:
-        """Their facts are gone from every answer; the marks stay."""
-        facts = f"{_of_any(pids)} AND campaign_id != ''"
+    def delete_facts(self, pids: Sequence[str]) -> None:
+        """Their facts are gone from every answer, and links that nobody needs; the marks stay."""
+        facts = f"{_of_any('pid', pids)} AND campaign_id != ''"
         self._command(f"DELETE FROM facts WHERE {facts}", "a deletion")  # noqa: S608 -- as above
+        roots = self._ask(f"SELECT lower(hex(root)) FROM ({_idle_roots(_listed(pids))})")  # noqa: S608 -- as above
+        if roots:
+            self._delete_links(_of_any("root", [root for (root,) in roots]))
 
-    def delete_all(self, pids: Iterable[str]) -> None:
-        """Facts and marks are gone from every answer."""
-        self._command(f"DELETE FROM facts WHERE {_of_any(pids)}", "a deletion")  # noqa: S608 -- as above
+    def delete_all(self, pids: Sequence[str]) -> None:
+        """Facts, marks and links are gone from every answer."""
+        self._command(f"DELETE FROM facts WHERE {_of_any('pid', pids)}", "a deletion")  # noqa: S608 -- as above
+        self._delete_links(f"{_of_any('root', pids)} OR {_of_any('member', pids)}")
 
     def rewrite(self) -> int:
         """No active part has a row that was deleted before; ClickHouse's time after it (s)."""
-        self._command("ALTER TABLE facts APPLY DELETED MASK", "a rewrite of deleted rows")
+        for table in _TABLES:
+            self._command(f"ALTER TABLE {table} APPLY DELETED MASK", "a rewrite of deleted rows")
         ((now_s,),) = self._ask("SELECT toUnixTimestamp(now())")
         return int(now_s)
 
@@ -85,7 +111,7 @@ class FactLooks:
         """
         ((parts,),) = self._ask(
             "SELECT countIf(NOT active OR has_lightweight_delete) FROM system.parts "  # noqa: S608 -- a number
-            "WHERE database = currentDatabase() AND table = 'facts' "
+            f"WHERE database = currentDatabase() AND table IN {_TABLES} "
             f"AND rows > 0 AND toUnixTimestamp(modification_time) <= {int(before_s)}"
         )
         return int(parts)
@@ -95,9 +121,12 @@ class FactLooks:
         digits = bytes.fromhex(pid).hex()
         ((statements,),) = self._ask(
             "SELECT count() FROM system.mutations WHERE database = currentDatabase() "  # noqa: S608 -- hexadecimal digits
-            f"AND table = 'facts' AND positionCaseInsensitive(command, '{digits}') > 0"
+            f"AND table IN {_TABLES} AND positionCaseInsensitive(command, '{digits}') > 0"
         )
         return int(statements)
+
+    def _delete_links(self, condition: str) -> None:
+        self._command(f"DELETE FROM links WHERE {condition}", "a deletion")  # noqa: S608 -- as above
 
     def _connected(self) -> Client:
         if self._client is None:
@@ -120,8 +149,21 @@ def _listed(pids: Iterable[str]) -> str:
     return ",".join(f"unhex('{bytes.fromhex(pid).hex()}')" for pid in pids)
 
 
-def _of_any(pids: Iterable[str]) -> str:
+def _of_any(column: str, pids: Iterable[str]) -> str:
     """A condition for deletions. They read whole parts anyway, so no index is lost by it; and calls
     of unhex would be worked out again for every part, which takes longer than the rest."""
     digits = ",".join(f"'{bytes.fromhex(pid).hex()}'" for pid in pids)
-    return f"lower(hex(pid)) IN ({digits})"
+    return f"lower(hex({column})) IN ({digits})"
+
+
+def _idle_roots(listed: str) -> str:
+    """Of the persons whom these pids are of, or were: those of whom all have their marks."""
+    some = f"SELECT root FROM links WHERE root IN ({listed}) OR member IN ({listed})"  # noqa: S608 -- hexadecimal digits
+    was_in = "argMax(is_linked OR by_erasure, (generation, off)) AS was_in"
+    newest = (
+        f"SELECT root, member, {was_in} FROM links WHERE root IN ({some}) GROUP BY root, member"  # noqa: S608 -- as above
+    )
+    return (
+        f"SELECT root FROM ({newest}) GROUP BY root HAVING root IN {ERASED_PIDS} "  # noqa: S608 -- as above
+        f"AND countIf(was_in AND member NOT IN {ERASED_PIDS}) = 0"
+    )

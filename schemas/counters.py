@@ -2,7 +2,7 @@
 
 The marketers' definitions, in one place for the sink that counts, the API that answers and the
 verification that recounts. Times are event time in UTC minutes; people counts are exact (distinct
-pids of facts, no sketches).
+persons of facts, no sketches; which pids are one person is in the table `links`).
 """
 
 from collections.abc import Mapping

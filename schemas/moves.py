@@ -68,3 +68,4 @@ class Linked(msgspec.Struct, frozen=True, gc=False):
     source_partition: int
     source_offset: int
     index: int
+    salt: bytes

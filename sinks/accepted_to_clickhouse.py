@@ -1,7 +1,7 @@
 """How does every accepted event come to be counted exactly once?
 
-Facts, counters and progress are written in this order, and each write is absolute, so a crash
-anywhere repeats rows that say what is known already. The sink begins where the newest row of
+Links, facts, counters and progress are written in this order, and each write is absolute, so a
+crash anywhere repeats rows that say what is known already. The sink begins where the newest row of
 `progress` says, with the tripwire of that row, whatever Kafka's group offsets say. Progress is
 written only over the row that we last saw there: a ClickHouse that went back to an earlier state,
 or stands in for another, is noticed by its older progress and counted again from it.
@@ -15,7 +15,6 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
 
 from runtime.clock import ClockMs, now_ms
 from runtime.kafka_reader import Batch
@@ -25,11 +24,9 @@ from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
 from schemas.events import Retracted
 from sinks.counter_store import SINK, CounterStore
+from sinks.counter_tables import Store
 from sinks.group_sink import GroupSink
 from sinks.rules.counters import (
-    Counter,
-    CounterRow,
-    Mark,
     Plan,
     Prefix,
     Progress,
@@ -45,8 +42,7 @@ from sinks.rules.counters import (
     tally_erasures,
     tally_retraction,
 )
-from sinks.rules.retract import KnownFact, person_from
-from sinks.rules.rows import CounterKey, Fact
+from sinks.rules.retract import person_from
 from sinks.rules.runs import Run, split_into_runs
 
 BATCH_RECORDS = 20_000
@@ -64,27 +60,6 @@ CACHED_PEOPLE = 1_000
 """Of one partition, with retracted events."""
 
 MINUTE_MS = 60_000
-
-
-class Store(Protocol):
-    """What the sink needs of `CounterStore`."""
-
-    def progress(
-        self, partitions: Iterable[int]
-    ) -> dict[int, tuple[Progress | None, dict[int, int]]]: ...
-    def positions(self, partitions: Iterable[int]) -> dict[int, int | None]: ...
-    def count_counters(self, partition: int) -> int: ...
-    def all_counters(self, partition: int) -> dict[CounterKey, Counter]: ...
-    def some_counters(
-        self, partition: int, keys: list[CounterKey]
-    ) -> dict[CounterKey, Counter]: ...
-    def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]: ...
-    def facts_of(self, partition: int | None, people: list[bytes]) -> list[KnownFact]: ...
-    def erased_people(self, people: list[bytes]) -> set[bytes]: ...
-    def insert_facts(self, facts: list[Fact]) -> None: ...
-    def insert_marks(self, marks: list[Mark]) -> None: ...
-    def insert_counters(self, counters: list[CounterRow]) -> None: ...
-    def insert_progress(self, progress: list[Progress], at_ms: int) -> None: ...
 
 
 def run_accepted_to_clickhouse(
@@ -131,6 +106,7 @@ class AcceptedToClickHouse(GroupSink):
         self._prefixes: dict[int, Prefix] = {}
         self._visit_gap_ms = settings.time.visit_gap_minutes * MINUTE_MS
         self._has_looked = False  # in the store, for what the rows to be written rest on
+        self._known_erased: set[bytes] = set()  # whose stand-ins the rows to be written rest on
         self._written_at_s = 0.0
         self._stored: dict[int, int | None] = {}
         self._looked_at_s = time.monotonic()
@@ -195,6 +171,7 @@ class AcceptedToClickHouse(GroupSink):
     def _write_runs(self, runs: list[tuple[int, Run]]) -> bool:
         """Write them; False when all begins again from what the store has."""
         began_s = time.monotonic()
+        self._known_erased = set()
         self._has_looked = any(not prefix.is_complete for prefix in self._prefixes.values())
         # Looking counters up may take long, and cost us partitions: others read those again.
         plans = [
@@ -211,37 +188,47 @@ class AcceptedToClickHouse(GroupSink):
             lost = self._retry(lambda: self._lost({}), "look for progress")
             if self._begin_again_if(lost):
                 return False
+        links = [link for plan in plans for link in plan.links]
         facts = [fact for plan in plans for fact in plan.facts]
         marks = [mark for plan in plans for mark in plan.marks]
         stand_ins = [row for plan in plans for row in plan.stand_ins]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]
+        positions = {at.kp: at.next_offset for at in progress}
         at_ms = self._clock()
 
         def insert() -> list[int]:
+            # In a store that lost what they stand for they would hide it when it comes again.
+            if stand_ins and (lost := self._lost(positions)):
+                return lost
+            # Before the stand-ins of an erasure, which they join: those are written once.
+            self._store.insert_links(links)
             self._store.insert_facts(facts)
             self._store.insert_marks(marks)
             self._store.insert_marks(stand_ins)
             self._store.insert_counters(counters)
             # Progress last: a crash above repeats the same rows with the same versions and changes
             # nothing. The other order loses the batch.
-            return self._move(progress, at_ms)
+            return self._move(progress, positions, at_ms)
 
         # All of it again after a fault: a store that came back in an earlier state may have lost
         # the facts of this very batch, which the progress before it does not show.
         if self._begin_again_if(self._retry(insert, "insert facts, counters and progress")):
             return False
-        positions = {at.kp: at.next_offset for at in progress}
         rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
         self._measure(rows, began_s)
         counter("headwater_sink_retracted_events_total").inc(len(marks))
         self._reader.commit(positions)
         return True
 
-    def _move(self, progress: list[Progress], at_ms: int) -> list[int]:
+    def _move(
+        self, progress: list[Progress], positions: Mapping[int, int], at_ms: int
+    ) -> list[int]:
         """Write `progress`, unless the store has lost some of what is before it: answer where."""
-        positions = {at.kp: at.next_offset for at in progress}
         lost = self._lost(positions)
+        if self._known_erased - self._store.erased_people(sorted(self._known_erased)):
+            # They stood after the progress: a store that went back by them alone shows no sign.
+            lost = sorted(positions)
         if not lost:
             self._store.insert_progress(progress, at_ms)
             self._stored |= {kp: at for kp, at in positions.items() if kp in self._stored}
@@ -310,7 +297,9 @@ class AcceptedToClickHouse(GroupSink):
         # facts are read, and still none after it, had lost nothing.
         facts = self._retry(lambda: self._store.facts_of(None, people), "load people's facts")
         already = self._retry(lambda: self._store.erased_people(people), "load erased people")
-        return tally_erasures(prefix, run.erased, run.next_offset, facts, already)
+        self._known_erased |= already
+        links = self._retry(lambda: self._store.links_of(people), "load people's links")
+        return tally_erasures(prefix, run.erased, run.next_offset, facts, already, links)
 
     def _look_up(self, prefix: Prefix, people: set[bytes]) -> None:
         if not people:

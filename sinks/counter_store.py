@@ -14,6 +14,7 @@ from runtime.clickhouse import answering, connect, literal
 from runtime.settings import Settings
 from schemas.counters import ERASED_MARK, NO_CAMPAIGN_AT_ALL
 from sinks.rules.counters import COUNTER_COLUMNS, Counter, CounterRow, Mark, Progress
+from sinks.rules.links import LINK_COLUMNS, Link
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import FACT_COLUMNS, CounterKey, Fact
 
@@ -48,7 +49,7 @@ _READ_FACT = ", ".join(_AS_READ.get(name, f"`{name}`") for name in MARK_COLUMNS)
 
 
 class CounterStore:
-    """The three tables of one topic and generation. For one thread; connects when first used.
+    """The four tables of one topic and generation. For one thread; connects when first used.
 
     Every method raises StoreUnavailable or StoreRefused, and after either may be called again with
     the same rows.
@@ -175,7 +176,31 @@ class CounterStore:
             found.update(bytes(row[0]) for row in self._ask(sql, asked, "for erased people"))
         return found
 
+    def links_of(self, people: Sequence[bytes]) -> list[Link]:
+        """All rows of the roots that these people are, or were, or were joined to."""
+        found: list[Link] = []
+        for pids in _listed(people):
+            sql = (
+                f"SELECT {', '.join(LINK_COLUMNS)} FROM links WHERE root IN ({pids}) OR root IN "  # noqa: S608
+                f"(SELECT root FROM links WHERE member IN ({pids}))"
+            )
+            for root, member, is_linked, by_erasure, *place, salt in self._ask(
+                sql, None, "for links"
+            ):
+                generation, kp, off = place
+                link = Link(
+                    bytes(root), bytes(member), bool(is_linked), bool(by_erasure), generation, kp,
+                    off, bytes(salt),
+                )  # fmt: skip
+                found.append(link)
+        return found
+
     # -- writing, in this order
+
+    def insert_links(self, links: Sequence[Link]) -> None:
+        """The links are durable."""
+        rows = [tuple(getattr(link, name) for name in LINK_COLUMNS) for link in links]
+        self._insert("links", LINK_COLUMNS, list(zip(*rows, strict=True)))
 
     def insert_facts(self, facts: Sequence[Fact]) -> None:
         """The facts are durable."""

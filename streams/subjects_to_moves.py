@@ -6,6 +6,7 @@ for the person tells every other what was decided under the rest of them, becaus
 events. Nobody is told the same twice in a row, so what is said ends when nothing changes.
 """
 
+import secrets
 from hashlib import blake2b
 
 import msgspec
@@ -21,6 +22,7 @@ from streams.rules.kinship import Kinship
 from streams.rules.person import Person, person_to_subject
 
 DIGEST_BYTES = 8
+SALT_BYTES = 16
 
 
 def tell_others(lane: Outputs, person: Person) -> None:
@@ -119,7 +121,7 @@ def _tell_links(
     for pid in sorted(before ^ after):
         linked = Linked(
             pid, root, pid in after, settings.generation, lane.p, lane.seq, topic, lane.p, offset,
-            lane.index,
+            lane.index, secrets.token_bytes(SALT_BYTES),
         )  # fmt: skip
         lane.index += 1
         lane.producer.send(settings.topics.accepted, LINKED.encode(linked), root, lane.p)

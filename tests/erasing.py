@@ -222,7 +222,8 @@ def house(
         parts.enter_context(worker)
         client = parts.enter_context(connect(settings))
         soon = "old_parts_lifetime = 1, cleanup_delay_period = 1, max_cleanup_delay_period = 1"
-        client.command(f"ALTER TABLE facts MODIFY SETTING {soon}")
+        for table in ("facts", "links"):
+            client.command(f"ALTER TABLE {table} MODIFY SETTING {soon}")
         served = parts.enter_context(serving.serving(settings, ("collector", "api")))
         vault = Vault.from_settings(settings)
         parts.callback(vault.close)

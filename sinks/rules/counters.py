@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from schemas.events import EMAIL_EVENTS, Accepted, Retracted
+from schemas.moves import Linked
 from schemas.requests import Erased
+from sinks.rules.links import Link, anonymous_links, link_row, salts_of_people
 from sinks.rules.residuals import residuals
 from sinks.rules.retract import (
     KnownFact,
@@ -110,6 +112,8 @@ class Tally:
     repeats: list[Repeat] = field(default_factory=list)
     stand_ins: list[Mark] = field(default_factory=list)
     """What takes the place of erased people's facts: written whole, in one insert."""
+    links: list[Link] = field(default_factory=list)
+    """Who is of which person: written before any of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +125,17 @@ class Plan:
     counters: list[CounterRow]
     progress: Progress
     stand_ins: list[Mark] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
 
-def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: int) -> Tally:
-    """Every event of `batch` that is new has its facts and additions in the answer.
+def tally(
+    prefix: Prefix, batch: Sequence[tuple[int, Accepted | Linked]], next_offset: int
+) -> Tally:
+    """Every event of `batch` that is new has its facts and additions in the answer, a link its row.
 
-    `batch` is (offset, event), offsets rising from `prefix.next_offset`; `next_offset` is the
-    position after it, control records included. Counts in `prefix` what is new. Needs every marked
-    person of the batch to be looked up (`people_to_look_up`).
+    `batch` is (offset, event or link), offsets rising from `prefix.next_offset`; `next_offset` is
+    the position after it, control records included. Counts in `prefix` what is new. Needs every
+    marked person of the batch to be looked up (`people_to_look_up`).
     """
     done = Tally(next_offset)
     facts, added, highest, kp = done.facts, done.added, prefix.highest, prefix.kp
@@ -147,6 +154,9 @@ def tally(prefix: Prefix, batch: Sequence[tuple[int, Accepted]], next_offset: in
             done.repeats.append(Repeat(offset, lane, found, before))
             continue
         highest[lane] = found
+        if isinstance(event, Linked):
+            done.links.append(link_row(event, kp, offset))
+            continue
         prefix.records += 1
         if marked and (person := marked.get(event.pid)) is not None:
             event = _with_visits_of(person, event)
@@ -167,7 +177,7 @@ def _with_visits_of(person: Marked, event: Accepted) -> Accepted:
     return msgspec.structs.replace(event, visit_changes=changes)
 
 
-def people_to_look_up(prefix: Prefix, batch: Iterable[tuple[int, Accepted]]) -> set[bytes]:
+def people_to_look_up(prefix: Prefix, batch: Iterable[tuple[int, Accepted | Linked]]) -> set[bytes]:
     """The marked people of `batch` who are not known yet."""
     marked = prefix.marked
     if not marked:
@@ -237,13 +247,16 @@ def tally_erasures(
     next_offset: int,
     facts: Iterable[KnownFact],
     already: Collection[bytes],
+    links: Sequence[Link] = (),
 ) -> Tally:
     """What stands in for the facts of everybody in `run` is in the answer; no counter changes.
 
     `facts` are all of these people, in every partition, and were read before `already`, those whose
-    stand-ins are there: whoever is not among them had all their facts when they were read.
+    stand-ins are there: whoever is not among them had all their facts when they were read. `links`
+    are all of the persons that they are of.
     """
     done = Tally(next_offset)
+    salts = salts_of_people({erased.pid for _, erased in run}, links)
     by_pid: dict[bytes, list[KnownFact]] = {}
     for known in facts:
         by_pid.setdefault(known.fact[6], []).append(known)
@@ -258,9 +271,12 @@ def tally_erasures(
         prefix.highest[erased.lane] = found
         prefix.marked.pop(erased.pid, None)
         if erased.pid not in already:
-            for row in residuals(erased, prefix.kp, by_pid.get(erased.pid, ())):
+            theirs = by_pid.get(erased.pid, ())
+            for row in residuals(erased, prefix.kp, theirs):
                 generation, at = row.retracted_at or (0, NEVER)
                 done.stand_ins.append((row.fact, generation, at))
+            if (salt := salts.get(erased.pid)) is not None:
+                done.links += anonymous_links(erased, prefix.kp, salt, theirs)
     return done
 
 
@@ -323,7 +339,7 @@ def plan_write(prefix: Prefix, done: Tally) -> Plan:
         rows.append((*key, prefix.kp, value, last_offset))
     prefix.next_offset = done.next_offset
     progress = Progress(prefix.kp, done.next_offset, prefix.records, dict(prefix.highest))
-    return Plan(done.facts, done.marks, rows, progress, done.stand_ins)
+    return Plan(done.facts, done.marks, rows, progress, done.stand_ins, done.links)
 
 
 def forget_idle(prefix: Prefix, done: Tally, *, limit: int) -> None:

@@ -79,6 +79,16 @@ def residuals(erased: Erased, kp: int, facts: Iterable[KnownFact]) -> list[Known
     return rows
 
 
+def names_of_people(erased: Erased, facts: Iterable[KnownFact]) -> dict[tuple[str, str], bytes]:
+    """(campaign, metric or VISITOR) -> the pid of the rows that stand there for the person."""
+    found: dict[tuple[str, str], bytes] = {}
+    for known in residuals(erased, 0, facts):
+        fact = known.fact
+        if fact[0] != NO_CAMPAIGN_AT_ALL and (fact[10] in PEOPLE_METRICS or fact[14]):
+            found[fact[0], fact[10] or VISITOR] = fact[6]
+    return found
+
+
 def _row(
     erased: Erased,
     key: _Sum,

@@ -1,7 +1,8 @@
 """Which records of a batch are written together?
 
 Accepted events may be written in any number at once. Among them come other records, told apart by
-the schema that each names: they speak of events before them, so each is written by itself, when
+the schema that each names. Who joins or leaves a person is a row of its own and is written with
+events. A retraction and an erasure speak of events before them, so each is written by itself, when
 everything before it is durable. Erasures that follow each other are written together: they speak of
 different people, and thousands may come at once.
 """
@@ -12,14 +13,16 @@ from dataclasses import dataclass, field
 from schemas.codec import ACCEPTED, ERASED, HEADER_BYTES, LINKED, RETRACTED, Malformed
 from schemas.errors import StoreRefused
 from schemas.events import Accepted, Retracted
+from schemas.moves import Linked
 from schemas.requests import Erased
 
-Other = Retracted | Erased
+Other = Retracted | Erased | Linked
 """What may come among accepted events."""
 
 _DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {
     **dict.fromkeys(RETRACTED.headers, RETRACTED.decode),
     **dict.fromkeys(ERASED.headers, ERASED.decode),
+    **dict.fromkeys(LINKED.headers, LINKED.decode),
 }
 
 
@@ -28,7 +31,7 @@ class Run:
     """What is written together of one partition: events, erasures, or one retraction."""
 
     next_offset: int
-    events: list[tuple[int, Accepted]] = field(default_factory=list)
+    events: list[tuple[int, Accepted | Linked]] = field(default_factory=list)
     other: Retracted | None = None
     erased: list[tuple[int, Erased]] = field(default_factory=list)
 
@@ -45,10 +48,8 @@ def split_into_runs(
     """
     decode = ACCEPTED.decode
     runs: list[Run] = []
-    events: list[tuple[int, Accepted]] = []
+    events: list[tuple[int, Accepted | Linked]] = []
     for offset, _, value in records:
-        if value is not None and value[:HEADER_BYTES] in LINKED.headers:
-            continue  # of which people are one: nothing that a single fact says
         try:
             decode_other = _DECODERS.get(value[:HEADER_BYTES]) if value else None
             if decode_other is None:
@@ -62,6 +63,9 @@ def split_into_runs(
                 "somebody else writes to our topic, or this version is older than the log; "
                 "nothing from here on is counted"
             ) from error
+        if isinstance(other, Linked):
+            events.append((offset, other))
+            continue
         if events:
             runs.append(Run(offset, events))
             events = []

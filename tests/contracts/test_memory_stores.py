@@ -14,10 +14,11 @@ from runtime.clickhouse import connect
 from runtime.settings import ClickHouse, Kafka, Settings
 from schemas.topics import Topics
 from sinks import profile_store
-from sinks.accepted_to_clickhouse import Store
 from sinks.counter_store import CounterStore
+from sinks.counter_tables import Store
 from sinks.migrations.apply import apply_migrations
 from sinks.rules.counters import CounterRow, Progress
+from sinks.rules.links import Link
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import Fact
 from tests.conftest import FreshName
@@ -88,7 +89,9 @@ def test_tables_of_clickhouse_do_what_the_model_does(clickhouse_settings: Settin
         # A process writes at most one row a partition at once.
         progress = [_progress(chance, kp) for kp in range(2) if chance.random() < 0.7]
         marks = [(_fact(chance), chance.randint(1, 2), chance.randrange(6))]
+        links = [_link(chance) for _ in range(chance.randint(0, 3))]
         for store in chance.choice(stores):
+            store.insert_links(links)
             store.insert_facts(facts)
             store.insert_marks(marks)
             store.insert_counters(counters)
@@ -102,6 +105,9 @@ def test_tables_of_clickhouse_do_what_the_model_does(clickhouse_settings: Settin
                 "facts of people differ from the model"
             )
             assert sorted(there.marked_people(kp)) == sorted(model.marked_people(kp))
+            some_people = [bytes([chance.randrange(6)]) * 16]
+            rows = set(there.links_of(some_people))  # a row that was written again is there twice
+            assert rows == set(model.links_of(some_people)), "links differ from the model"
             some = list(known)[::2]
             assert there.some_counters(kp, some) == model.some_counters(kp, some)
         assert there.progress([0, 1]) == model.progress([0, 1]), "progress differs from the model"
@@ -121,6 +127,15 @@ def _fact(chance: random.Random) -> Fact:
         chance.choice("ab"), 1, chance.randint(1, 2), chance.randrange(2), off, chance.randrange(2),
         byte, byte, 1, 1, "opened", 1, 0, "", 1, "t", 0, off, 0, 1, 1, "web",
     )  # fmt: skip
+
+
+def _link(chance: random.Random) -> Link:
+    root, member, off = (chance.randrange(6) for _ in range(3))
+    # One record has one row.
+    salt = bytes([root, member]) * 8
+    return Link(
+        bytes([root]) * 16, bytes([member]) * 16, off % 2 == 0, off % 3 == 0, 1, root % 2, off, salt
+    )
 
 
 def _counter(chance: random.Random) -> CounterRow:

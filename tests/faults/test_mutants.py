@@ -439,6 +439,31 @@ MUTANTS = [
         LOST,
         (0, 1000),
     ),
+    Mutant(
+        "who joins a person is not written down",
+        "sinks/rules/counters.py",
+        "            done.links.append(link_row(event, kp, offset))\n",
+        "",
+        "counters",
+        ("people counted otherwise",),
+    ),
+    Mutant(
+        "progress before links",
+        "sinks/accepted_to_clickhouse.py",
+        "            self._store.insert_links(links)\n",
+        "            self._store.insert_progress(progress, at_ms)\n"
+        "            self._store.insert_links(links)\n",
+        "counters",
+        ("people counted otherwise", *LOST),
+    ),
+    Mutant(
+        "the oldest word on two pids is in force",
+        "sinks/rules/links.py",
+        "link.place >= known.place",
+        "link.place <= known.place",
+        "counters",
+        ("people counted otherwise",),
+    ),
     # -- profiles
     Mutant(
         "cursors before profiles",
@@ -560,6 +585,14 @@ REAL_MUTANTS = [
         "ReplacingMergeTree",
         f"{STORES}::test_tables_of_clickhouse_do_what_the_model_does",
         "progress differs from the model",
+    ),
+    RealMutant(
+        "pids are counted, not persons",
+        "consumers/campaign_counts.py",
+        "_PEOPLE_BY_LINKS if await",
+        "_PEOPLE if await",
+        "tests/contracts/test_people.py",
+        "people counted otherwise",
     ),
     RealMutant(
         "set-if-newer without the generation",

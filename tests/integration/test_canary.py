@@ -116,7 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         parts.callback(lambda: up.process is not None and up.process.poll() is None and up.end())
         made = Place(up, root, files, is_apache)
         with connect(made.settings) as client:
-            for table in ("facts", "accesses"):
+            for table in ("facts", "links", "accesses"):
                 client.command(
                     f"ALTER TABLE {table} MODIFY SETTING old_parts_lifetime = 1, "
                     "cleanup_delay_period = 1, max_cleanup_delay_period = 1, "

@@ -194,3 +194,36 @@ def test_erasing_one_identifier_erases_the_person_and_proves_it(home: House) -> 
         assert home.http.get(f"/v1/identities/{id_type}:{value}").status_code == 404
     held = f"{home.settings.vault.key_prefix}claim"
     assert not [key for key in home.redis.scan_iter(f"{held}*") if key.decode()[-32:] in pids]
+
+
+def two_who_opened(home: House, campaign: str) -> tuple[str, str]:
+    """A user and a device that opened the same mail; the device looked at a page too."""
+    user, web = home.someone(), device(home)
+    on_web = {**home.opened(user, campaign), "anonymousId": web}
+    del on_web["userId"]
+    view = {**seen(home, web), "properties": {"campaign_id": campaign}}
+    home.send(home.opened(user, campaign), on_web, view)
+    return user, web
+
+
+def await_people(home: House, campaign: str, unique_opened: int) -> None:
+    wanted = {"opened": 2, "unique_opened": unique_opened, "visitors": 1}
+
+    def found() -> bool:
+        shown = home.campaign(campaign)
+        assert {name: shown.get(name) for name in wanted} == wanted
+        assert home.series("unique_opened", campaign)[-1][1] == unique_opened
+        return True
+
+    eventually(found, within_s=60)
+
+
+def test_counts_of_people_follow_a_merge_and_its_revocation(home: House) -> None:
+    user, web = two_who_opened(home, "merged")
+    await_people(home, "merged", 2)
+    home.send(home.call(user, "identify", anonymousId=web, traits={}))
+    await_people(home, "merged", 1)
+    asked = {"subject": f"anonymous:{web}", "of": f"user:{user}"}
+    post(home, "/v1/identities/links", "privacy_officer", action="revoke", **asked)
+    await_people(home, "merged", 2)
+    assert home.verdict().is_verified

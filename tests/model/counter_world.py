@@ -1,14 +1,15 @@
-"""Are facts, counters and progress what a recount of the log says, without who was erased?"""
+"""Are links, facts, counters and progress what a recount of the log says, but for who was erased?"""
 
 from collections import Counter, defaultdict
 from itertools import islice
 from typing import Any
 
 from runtime.settings import Settings
-from schemas.codec import ACCEPTED, ERASED, RETRACTED
+from schemas.codec import ACCEPTED, ERASED, LINKED, RETRACTED
 from schemas.consent import Basis, allows
 from schemas.counters import ERASED_RECORDS, NO_CAMPAIGN_AT_ALL
-from schemas.events import Accepted, Retracted, VisitChange
+from schemas.events import EMAIL_EVENTS, Accepted, Retracted, VisitChange
+from schemas.moves import Linked
 from schemas.requests import Erased
 from schemas.subjects import Consent
 from schemas.topics import Topics
@@ -22,7 +23,7 @@ MINUTE_MS = 60_000
 GAP_MS = 30 * MINUTE_MS
 Place = tuple[int, int, int]
 """(generation, partition, offset)"""
-Said = Accepted | Retracted | Erased
+Said = Accepted | Retracted | Erased | Linked
 
 
 class CounterWorld(SinkWorld):
@@ -35,6 +36,7 @@ class CounterWorld(SinkWorld):
         super().__init__(seed, MemoryClickHouse)
         self.kept: dict[Place, Accepted] = {}
         self.retractions = 0
+        self._links: list[tuple[Place, Linked]] = []
         self.erased: set[bytes] = set()
         self._silent: set[bytes] = set()  # of whom a lane says nothing more
         self._of_person: defaultdict[bytes, list[tuple[Place, Accepted | Retracted]]]
@@ -56,10 +58,10 @@ class CounterWorld(SinkWorld):
         self._at[lane] += 1 if not repeats else -min(2, self._at[lane] - 1)
         events: list[Said] = []
         index = 0
-        makes = (self._event, self._retracted, self._erasure)
+        makes = (self._event, self._retracted, self._erasure, self._linked)
         for _ in range(chance.choice((1, 1, 2, 3, 5))):
             index += chance.randint(1, 3)
-            (make,) = chance.choices(makes, (80, 15, 5))
+            (make,) = chance.choices(makes, (80, 15, 5, 20))
             events.append(make(p, lane, self._at[lane], index))
         how = "commit" if chance.random() > 0.15 else "abort"
         offsets = self.write(p, [(each.pid, _encode(each)) for each in events], how)
@@ -75,6 +77,9 @@ class CounterWorld(SinkWorld):
             place = (event.generation, p, offset)
             if isinstance(event, Erased):
                 self.erased.add(event.pid)
+                continue
+            if isinstance(event, Linked):
+                self._links.append((place, event))
                 continue
             if isinstance(event, Accepted):
                 self.kept[place] = event
@@ -105,6 +110,15 @@ class CounterWorld(SinkWorld):
         self._silent.add(pid)
         salt = self.chance.randbytes(16)
         return Erased(pid, pid, 0, salt, self.generation, lane, seq, "c", lane, 0, index)
+
+    def _linked(self, p: int, lane: int, seq: int, index: int) -> Linked:
+        chance = self.chance
+        self.said["link"] += 1
+        root, pid = self._pid(p), self._pid(chance.randrange(self.partitions))
+        return Linked(
+            pid, root, chance.random() < 0.7, self.generation, lane, seq,
+            chance.choice((Topics().moves, Topics().erasures)), lane, 0, index, chance.randbytes(16),
+        )  # fmt: skip
 
     def _pid(self, p: int) -> bytes:
         """One of three who were not erased; whoever comes back is somebody new."""
@@ -200,11 +214,49 @@ class CounterWorld(SinkWorld):
         stood_for = Counter(at[:2] for at, event in self.kept.items() if event.pid in erased)
         if stood_for != self._records_stood_for():
             found.add("stand-ins for other records")
+        if not self._are_people_right():
+            found.add("people counted otherwise")
         if sum(row.records for row in server.progress.values()) != len(self.kept):
             found.add("records counted otherwise")
         if bool(self.repeats) != bool(self.said["tripwire"]):
             found.add("tripwire silent" if self.repeats else "tripwire rang without a reason")
         return found
+
+    def _are_people_right(self) -> bool:
+        """Whether each count of people is that of the persons of the log.
+
+        Of erased ones only how many at least and at most: what joined them may have come too late.
+        """
+        server, erased, persons = self.server, self.erased, self.server.persons()
+        shown: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
+        for key, row in server.facts.items():
+            if row[0] == NO_CAMPAIGN_AT_ALL or row[6] in erased or key in server.retracted:
+                continue
+            for metric in _counts_of_people(row[10], is_visitor=bool(row[14])):
+                shown[row[0], metric].add(persons.get(row[6], row[6]))
+        newest: dict[tuple[bytes, bytes], bool] = {}
+        for _, link in sorted(self._links, key=lambda each: (each[0][0], each[0][2])):
+            newest[link.pid, link.root] = link.is_linked
+        gone = set().union(*(_taken_back(of_person) for of_person in self._of_person.values()))
+        alive: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
+        of_erased: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
+        for place, event in self.kept.items():
+            if place in gone:
+                continue
+            is_orders = event.event == "Order Completed"
+            metric = "" if is_orders and event.is_repeat_order else METRICS[event.event]
+            roots = [root for (pid, root), is_in in newest.items() if is_in and pid == event.pid]
+            for count in _counts_of_people(metric, is_visitor=event.event not in EMAIL_EVENTS):
+                if event.pid in erased:
+                    of_erased[event.campaign_id, count].add(event.pid)
+                else:
+                    alive[event.campaign_id, count].add(min(roots, default=event.pid))
+        return all(
+            len(alive[count]) + bool(of_erased[count])
+            <= len(shown[count])
+            <= len(alive[count]) + len(of_erased[count])
+            for count in {*shown, *alive, *of_erased}
+        )
 
     def _records_stood_for(self) -> Counter[tuple[int, int]]:
         """(generation, partition) -> how many events' facts have stand-ins."""
@@ -243,7 +295,13 @@ class CounterWorld(SinkWorld):
         return totals
 
 
+def _counts_of_people(metric: str, *, is_visitor: bool) -> list[str]:
+    return [each for each in ("orders", "opened") if each == metric] + ["visitor"] * is_visitor
+
+
 def _encode(record: Said) -> bytes:
+    if isinstance(record, Linked):
+        return LINKED.encode(record)
     if isinstance(record, Erased):
         return ERASED.encode(record)
     return ACCEPTED.encode(record) if isinstance(record, Accepted) else RETRACTED.encode(record)

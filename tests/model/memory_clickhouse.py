@@ -1,4 +1,4 @@
-"""What do the three tables of the counters hold, read with FINAL?
+"""What do the four tables of the counters hold, read with FINAL?
 
 Rows of `counters` and `progress` are replaced by those with an equal or higher version, facts by
 equal ones. tests/contracts/test_memory_stores.py holds it equal to the real engine.
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from schemas.counters import ERASED_MARK
 from schemas.errors import StoreUnavailable
 from sinks.rules.counters import NEVER, Counter, CounterRow, Mark, Progress
+from sinks.rules.links import Link, newest_of_pairs, roots_in_force
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import CounterKey, Fact
 from tests.model.faulty import Connection, Server, Write
@@ -29,6 +30,7 @@ class MemoryClickHouse(Server):
         self.retracted: dict[FactKey, tuple[int, int]] = {}  # (generation, offset)
         self.counters: dict[tuple[CounterKey, int], Counter] = {}
         self.progress: dict[tuple[int, int], Progress] = {}
+        self.links: set[Link] = set()
 
     def put_fact(self, row: Fact) -> None:
         self.facts[_key_of(row)] = row
@@ -60,6 +62,16 @@ class MemoryClickHouse(Server):
         for key in [key for key in keys if self.facts[key][10] != ERASED_MARK][::every]:
             del self.facts[key]
             self.retracted.pop(key, None)
+        needed = {
+            each.root
+            for each in newest_of_pairs(self.links)
+            if (each.is_linked or each.by_erasure) and each.member not in erased
+        }
+        self.links = {each for each in self.links if each.root not in erased - needed}
+
+    def persons(self) -> dict[bytes, bytes]:
+        """The root of each pid that has one, as the counts of people take it."""
+        return roots_in_force(self.links)
 
     def put_counter(self, row: CounterRow) -> None:
         key = (row[0], row[1], row[2], row[3], row[4])
@@ -144,6 +156,18 @@ class MemoryCounterStore:
                 if partition in (None, row[3]) and row[6] in people
             ]
         )
+
+    def links_of(self, people: Sequence[bytes]) -> list[Link]:
+        server = self._server
+
+        def answer() -> list[Link]:
+            roots = {each.root for each in server.links if each.member in people} | set(people)
+            return sorted(each for each in server.links if each.root in roots)
+
+        return self._connection.ask(answer)
+
+    def insert_links(self, links: Sequence[Link]) -> None:
+        self._insert([lambda row=row: self._server.links.add(row) for row in links])  # type: ignore[misc]
 
     def insert_marks(self, marks: Sequence[Mark]) -> None:
         if any(fact[10] == ERASED_MARK for fact, _, _ in marks):

@@ -42,6 +42,7 @@ def test_schedules_meet_what_they_are_about(run_seed: RunSeed) -> None:
         "tripwire",
         "retraction",
         "erasure",
+        "link",
     }
     wanted |= {"progress_differs", "store_unavailable"}
     assert wanted <= met.keys(), wanted - met.keys()
