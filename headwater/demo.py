@@ -26,7 +26,7 @@ from headwater.verify import verify
 from producers.posting import Poster
 from producers.shop import Ledger, Pace, ShopCall, send_shop, shop_calls
 from runtime.clock import now_ms
-from runtime.settings import Kafka, Settings
+from runtime.settings import Journey, Kafka, Settings
 from schemas.errors import StreamError
 
 OPENING_CALLS = 5_000
@@ -36,6 +36,8 @@ SETTLES_WITHIN_S = 180.0
 STILL_FOR_S = 15.0
 """Counters that did not move for so long will not reach the ledger any more."""
 _POLL_S = 0.25
+_JOURNEY = Journey(id="cart", topic="cart-reminders")
+"""Some of the shop's customers left a cart behind an hour ago."""
 _GIVES_UP_AFTER_S = 120.0
 _SHOWN_DIFFERENCES = 20
 
@@ -235,13 +237,14 @@ def _tend_while(
 
 
 def _settings_of_demo(chosen: Settings, data_dir: Path, say: Callable[[str], None]) -> Settings:
-    """Defaults, with the embedded servers of a fresh directory, whatever else is configured."""
+    """Defaults and a journey, with the embedded servers of a fresh directory, whatever else is
+    configured."""
     http = chosen.http.model_copy(update={"keys": {}})
     if http.port and why_not_free(http.host, http.port):
         say(f"Port {http.port} is taken: using a free one.")
         http = http.model_copy(update={"port": 0})
     kafka = Kafka(embedded=chosen.kafka.embedded)
-    return Settings(data_dir=str(data_dir), kafka=kafka, http=http)
+    return Settings(data_dir=str(data_dir), kafka=kafka, http=http, journeys=(_JOURNEY,))
 
 
 def _page(house: House) -> str:

@@ -74,6 +74,7 @@ def body_of(rng: Random, who: Identity, moment: Moment, message_id: str) -> Body
     elif moment.name.startswith("Product "):
         product = rng.randrange(len(_PRODUCTS))
         properties |= {"product_id": f"p-{product}", "name": _PRODUCTS[product], "quantity": 1}
+        properties |= {"price": f"{4 * product + 5}.50", "currency": "EUR"}
     body["properties"] = properties
     return body
 
