@@ -125,11 +125,17 @@ class Compacted:
     records: int
 
 
-def read_compacted(bootstrap_servers: str, topic: str, partition: int, group: str) -> Compacted:
+def read_compacted(
+    bootstrap_servers: str,
+    topic: str,
+    partition: int,
+    group: str,
+    within_s: float = ANSWER_WITHIN_S,
+) -> Compacted:
     """What a compacted partition says up to its end, committed records only; tombstones are gone.
 
     The end is the one that the broker tells (partition EOF): control records take offsets too.
-    Raises StoreUnavailable, also when there is no answer for ANSWER_WITHIN_S.
+    Raises StoreUnavailable, also when there is no answer for `within_s`.
     """
     reader = Consumer(
         {
@@ -156,7 +162,7 @@ def read_compacted(bootstrap_servers: str, topic: str, partition: int, group: st
             if messages:
                 heard_at_s = time.monotonic()
                 give_sign(rebuild_of(partition), len(messages))
-            elif time.monotonic() - heard_at_s > ANSWER_WITHIN_S:
+            elif time.monotonic() - heard_at_s > within_s:
                 raise StoreUnavailable(f"{topic}[{partition}] cannot be read: no answer")
             for message in messages:
                 error = message.error()

@@ -17,7 +17,16 @@ from typing import Any, Generic, TypeVar
 import fastavro
 import msgspec
 
-from schemas import carts, events, identity, journeys, moves, requests, subjects
+from schemas import (
+    carts,
+    events,
+    identity,
+    journeys,
+    moves,
+    requests,
+    segment_records,
+    subjects,
+)
 from schemas.compiled import Compiler, Reader, Writer
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -49,6 +58,9 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         subjects.Cursor,
         subjects.Sightings,
         subjects.Parked,
+        segment_records.SegmentsDefined,
+        segment_records.SegmentChanged,
+        segment_records.SegmentsInForce,
         requests.ConsentChanged,
         requests.ErasureRequested,
         requests.Erased,
@@ -200,3 +212,6 @@ CLAIMED: Codec[moves.Claimed] = Codec(moves.Claimed)
 MOVED: Codec[moves.Moved] = Codec(moves.Moved)
 KIN: Codec[moves.Kin] = Codec(moves.Kin)
 LINKED: Codec[moves.Linked] = Codec(moves.Linked)
+SEGMENTS_DEFINED: Codec[segment_records.SegmentsDefined] = Codec(segment_records.SegmentsDefined)
+SEGMENT_CHANGED: Codec[segment_records.SegmentChanged] = Codec(segment_records.SegmentChanged)
+SEGMENTS_IN_FORCE: Codec[segment_records.SegmentsInForce] = Codec(segment_records.SegmentsInForce)

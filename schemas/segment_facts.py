@@ -52,16 +52,20 @@ class Facts(Protocol):
     def clear_traits(self) -> Mapping[str, ClearTrait]: ...
 
 
+ByName = Mapping[str, tuple[list[int], list[Entry]]]
+
+
 class Look:
     """One evaluation: the facts, and what was found out about them on the way."""
 
-    __slots__ = ("by_name", "facts", "found", "groups", "now_ms")
+    __slots__ = ("by_name", "facts", "found", "groups", "has_decided", "now_ms")
 
     def __init__(self, facts: Facts, groups: Sequence[Sequence[Consent]], now_ms: int) -> None:
         self.facts = facts
         self.groups = groups  # the decisions under each pid of the person
+        self.has_decided = any(groups)
         self.now_ms = now_ms
-        self.by_name: dict[str, list[Entry]] | None = None
+        self.by_name: ByName | None = None
         self.found: dict[str, Answer] = {}
 
 

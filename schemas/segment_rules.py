@@ -8,6 +8,7 @@ and `any` only as much is asked as decides them, what is cheap first: while a co
 holds, the others do not matter.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from schemas.segment_facts import (
     HOUR_MS,
     NEVER,
     Answer,
+    ByName,
     Facts,
     Look,
     Rule,
@@ -27,7 +29,7 @@ from schemas.segment_facts import (
     computed_rule,
     trait_rule,
 )
-from schemas.segments import Condition, Segment
+from schemas.segments import Condition, Segment, segments_in
 from schemas.subjects import Consent
 
 PERSONALISATION = "personalisation"
@@ -59,7 +61,7 @@ class Compiled:
                 members.append(id_)
             if its_ms < until_ms:
                 until_ms = its_ms
-        if members and any(look.groups):
+        if members and look.has_decided:
             decided = [decisions_on(_ABOUT, group) for group in look.groups]
             allowed, its_ms = _allowed(self._personalisation, decided, now_ms)
             if not allowed:
@@ -83,9 +85,9 @@ def compile_segments(segments: Sequence[Segment], bases: Mapping[str, Basis]) ->
     for segment in segments:
         compiler.names(segment.condition)
     for segment in segments:
-        compiler.rules[segment.id] = compiler.member(
-            segment.id, compiler.rule(segment.condition)[1]
-        )
+        rule = compiler.rule(segment.condition)[1]
+        is_shared = any(segment.id in segments_in(other.condition) for other in segments)
+        compiler.rules[segment.id] = compiler.member(segment.id, rule) if is_shared else rule
     return Compiled(
         tuple(segment.id for segment in segments),
         compiler.rules,
@@ -167,27 +169,35 @@ class _Compiler:
         category, product, campaign = (
             _texts(where.get(key)) for key in ("category", "product_id", "campaign")
         )
+        is_any = not where
 
         def event(look: Look) -> Answer:
             by_name = look.by_name
             if by_name is None:
                 by_name = look.by_name = _by_name(look.facts.activity, names)
+            entries = by_name.get(name)
+            if entries is None:
+                return low == 0, NEVER
             since_ms = look.now_ms - window_ms
-            times = [
-                entry.occurred_at_ms
-                for entry in by_name.get(name, ())
-                if entry.occurred_at_ms > since_ms
-                and (category is None or entry.category in category)
-                and (product is None or entry.product in product)
-                and (campaign is None or entry.campaign in campaign)
-            ]
-            count = len(times)
+            if is_any:
+                times, first = entries[0], bisect_right(entries[0], since_ms)
+            else:
+                first = 0
+                times = [
+                    entry.occurred_at_ms
+                    for entry in entries[1]
+                    if entry.occurred_at_ms > since_ms
+                    and (category is None or entry.category in category)
+                    and (product is None or entry.product in product)
+                    and (campaign is None or entry.campaign in campaign)
+                ]
+            count = len(times) - first
             if count < low:
                 return False, NEVER  # they only become fewer
-            times.sort()
             if count > high:
-                return False, times[count - high - 1] + window_ms if low <= high else NEVER
-            return True, times[count - low] + window_ms if low else NEVER
+                at_ms = times[first + count - high - 1] + window_ms
+                return False, at_ms if low <= high else NEVER
+            return True, times[first + count - low] + window_ms if low else NEVER
 
         return event
 
@@ -196,6 +206,8 @@ class _Compiler:
             channel, _, topic = about.partition("/")
 
             def subscribed(look: Look) -> Answer:
+                if not look.has_decided:
+                    return False, NEVER
                 decided = [consents_on_topic(channel, topic, group) for group in look.groups]
                 return _allowed("consent", decided, look.now_ms)
 
@@ -203,22 +215,30 @@ class _Compiler:
         basis, subject_of = self.bases.get(about, "consent"), f"purpose/{about}"
 
         def allowed(look: Look) -> Answer:
+            if not look.has_decided:
+                return basis != "consent", NEVER
             decided = [decisions_on(subject_of, group) for group in look.groups]
             return _allowed(basis, decided, look.now_ms)
 
         return allowed
 
 
-def _by_name(activity: Iterable[Entry], names: set[str]) -> dict[str, list[Entry]]:
+def _by_name(activity: Iterable[Entry], names: set[str]) -> ByName:
+    """Of each event in `names` the entries by time, and their times."""
     found: dict[str, list[Entry]] = {}
     for entry in activity:
         if entry.flags & MAY_PROFILE and entry.name in names:
             found.setdefault(entry.name, []).append(entry)
-    return found
+    for entries in found.values():
+        if len(entries) > 1:
+            entries.sort()
+    return {name: ([each.occurred_at_ms for each in of], of) for name, of in found.items()}
 
 
 def _allowed(basis: Basis, groups: Sequence[Sequence[Consent]], now_ms: int) -> Answer:
     until_ms = NEVER
+    if not any(groups):
+        return basis != "consent", NEVER
     for group in groups:
         for decision in group:
             for at_ms in (decision.valid_from_ms, decision.valid_to_ms):

@@ -98,6 +98,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def members_key(prefix: str, id_: str) -> str:
+    """The key in Redis of the pids (hex, sorted) of who is in a segment."""
+    return f"{prefix}segment:{id_}"
+
+
 def with_built_in(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """These, after those that are always there and are not defined anew."""
     ids = {segment.id for segment in segments}

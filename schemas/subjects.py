@@ -16,6 +16,7 @@ from schemas.identity import Claim
 CURSOR_KEY = b"@cursor"
 SEEN_PREFIX = b"@seen"
 PARKED_PREFIX = b"@parked"
+SEGMENTS_KEY = b"@segments"
 WRITER_KEY = b"@writer"
 PID_BYTES = 16
 

@@ -63,9 +63,17 @@ class Topics:
         return f"{self.prefix}journeys.due"
 
     @property
+    def segments_defined(self) -> str:
+        return f"{self.prefix}segments.defined"
+
+    @property
+    def segments_changed(self) -> str:
+        return f"{self.prefix}segments.changed"
+
+    @property
     def inputs(self) -> tuple[str, ...]:
         """What a lane reads, in the order in which it prefers to apply them."""
-        return (self.erasures, self.consents, self.moves, self.collected)
+        return (self.erasures, self.consents, self.moves, self.segments_defined, self.collected)
 
     def all(self) -> tuple[Topic, ...]:
         """Every topic, with its default retention; `[topics.*]` overrides it."""
@@ -82,6 +90,13 @@ class Topics:
                 is_lane_input=True,
                 max_message_bytes=8 * 1_048_576,
             ),
+            Topic(
+                self.segments_defined,
+                ("SegmentsDefined",),
+                "'@segments'",
+                3650 * DAY_MS,
+                is_lane_input=True,
+            ),
             # Room for what the lane adds to the largest event that `collected` takes.
             Topic(
                 self.accepted,
@@ -91,11 +106,13 @@ class Topics:
                 max_message_bytes=2 * 1_048_576,
             ),
             Topic(self.rejected, ("Rejected",), "nothing", 30 * DAY_MS),
+            Topic(self.segments_changed, ("SegmentChanged",), "pid", 30 * DAY_MS),
             Topic(self.journeys, ("JourneyDue",), "pid", 7 * DAY_MS),
             Topic(
                 self.subjects,
-                ("Subject", "Cursor", "Sightings", "Parked"),
-                "pid, '@cursor', '@seen' and a number, '@parked' and pid, in trial mode '@writer'",
+                ("Subject", "Cursor", "Sightings", "Parked", "SegmentsInForce"),
+                "pid, '@cursor', '@seen' and a number, '@parked' and pid, '@segments', "
+                "in trial mode '@writer'",
                 None,
                 max_message_bytes=8 * 1_048_576,
             ),

@@ -18,6 +18,7 @@ from runtime.watchdog import Watch, nobody_watches
 from schemas.topics import Topics
 from streams.collected_to_accepted import apply_collected
 from streams.consents_to_subjects import apply_consents
+from streams.definitions_to_members import apply_definitions
 from streams.erasures_to_tombstones import apply_erasures
 from streams.lane import Apply, Lane, LaneSettings
 from streams.moves_to_subjects import apply_moves
@@ -36,6 +37,7 @@ def arrows(topics: Topics) -> Mapping[str, Apply]:
         topics.collected: apply_collected,
         topics.consents: apply_consents,
         topics.erasures: apply_erasures,
+        topics.segments_defined: apply_definitions,
         topics.moves: apply_moves,
     }
 
@@ -48,7 +50,7 @@ def group_of(topics: Topics) -> str:
 def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
     """What lanes need of the configuration."""
     bases = {name: purpose.basis for name, purpose in settings.purposes.items()}
-    gate = gate_from_bases(dict(bases), settings.time.late_grant_minutes * MINUTE_MS)
+    gate = gate_from_bases(dict[str, str](bases), settings.time.late_grant_minutes * MINUTE_MS)
     return LaneSettings(
         bootstrap_servers=settings.kafka.bootstrap_servers,
         topics=settings.topic_names,
@@ -64,6 +66,7 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
         ),
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,
+        bases=bases,
     )
 
 

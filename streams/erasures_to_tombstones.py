@@ -40,6 +40,8 @@ def apply_erasures(lane: Lane, records: Sequence[Any]) -> None:
         person = lane.person(request.pid)
         if person.erased_at_ms is None:
             leave(lane, person, request, record.offset)
+            if person.segments:
+                lane.put_into(person, (), lane.settings.clock_ms())
             person.erase(request.requested_at_ms)
             lane.parking.forget(request.pid)
             lane.changed[request.pid] = person

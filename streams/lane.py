@@ -30,6 +30,7 @@ from streams.lane_settings import LaneSettings as LaneSettings
 from streams.outputs import Outputs
 from streams.parked_to_accepted import release_due
 from streams.rules.deduplicate import Memory
+from streams.rules.membership import Membership
 from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
@@ -63,6 +64,8 @@ class Lane(Outputs):
         self.memory = Memory(settings.deduplication_ms)
         self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
         self.wakes = Wakes()
+        self.membership = Membership(settings.bases_in_force())
+        self._sliced_seq = -1  # the transaction that has its slice of people
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -129,6 +132,8 @@ class Lane(Outputs):
         self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
         self.withheld, self.parking = rebuilt.withheld, rebuilt.parking
         self.wakes = Wakes(self.people.values())
+        self.membership = Membership(settings.bases_in_force(), rebuilt.segments)
+        self.membership.look_at(self.people)
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets
         self.committed_offsets = dict(rebuilt.next_offsets)
@@ -187,6 +192,8 @@ class Lane(Outputs):
     def _wait_s(self, now_s: float) -> float | None:
         """How long at most to wait for a batch; None: as long as it takes."""
         waits = [self._commit_at_s() - now_s] if self.is_touched else []
+        if self.membership.is_waiting and self._sliced_seq != self.seq:
+            return 0.0
         at_ms = self.wakes.next_ms()
         if at_ms is not None:
             # Looked at again before it is due: another clock may run faster than the loop's.
@@ -195,10 +202,14 @@ class Lane(Outputs):
 
     def _wake(self, now_s: float) -> None:
         """Whoever is due by time counts as changed: the next barrier settles them."""
-        woken = self.wakes.due(self.people, self.settings.clock_ms(), WAKES_A_BARRIER)
+        now_ms, is_sliced = self.settings.clock_ms(), False
+        woken = self.wakes.due(self.people, now_ms, WAKES_A_BARRIER)
+        if self.membership.is_waiting and self._sliced_seq != self.seq:
+            self._sliced_seq, is_sliced = self.seq, True
+            woken += self.membership.slice(self.people, now_ms)
         for person in woken:
             self.changed[person.pid] = person
-        if woken and not self.is_touched:
+        if (woken or is_sliced) and not self.is_touched:
             self.is_touched, self._due_s = True, now_s
 
     async def _know_before(self, number: int) -> None:

@@ -1,8 +1,10 @@
 """What do all lanes of a worker share?"""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from runtime.clock import ClockMs
+from schemas.consent import Basis
 from schemas.topics import Topics
 from streams.rules.admit import Rules
 
@@ -20,3 +22,9 @@ class LaneSettings:
     rules: Rules
     is_trial: bool
     clock_ms: ClockMs
+    bases: Mapping[str, Basis] = field(default_factory=dict)
+    """The legal basis of each purpose, for segments."""
+
+    def bases_in_force(self) -> dict[str, Basis]:
+        """Those, and of `personalisation` the one by which events are admitted."""
+        return {**self.bases, "personalisation": self.rules.gate.personalisation_basis}

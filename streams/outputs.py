@@ -5,12 +5,14 @@ Each record has the lane's coordinates (lane, seq, index), and points at the inp
 
 from runtime.metrics import counter
 from runtime.transactions import LaneProducer
-from schemas.codec import REJECTED, RETRACTED
+from schemas.codec import REJECTED, RETRACTED, SEGMENT_CHANGED
 from schemas.events import Rejected, Retracted
+from schemas.segment_records import SegmentChanged
 from schemas.subjects import Consent
 from streams.known import Known
 from streams.lane_settings import LaneSettings
 from streams.rules.deduplicate import Memory
+from streams.rules.membership import Membership
 from streams.rules.outcomes import Refused, Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
@@ -34,6 +36,7 @@ class Outputs:
     parking: Parking
     wakes: Wakes
     known: Known
+    membership: Membership
     next_offsets: dict[str, int]
     is_touched: bool  # something is applied and not yet committed
 
@@ -100,3 +103,26 @@ class Outputs:
         )
         self.index += 1
         self.producer.send(self.settings.topics.accepted, RETRACTED.encode(record), pid, self.p)
+
+    def put_into(self, person: Person, segments: tuple[str, ...], now_ms: int) -> None:
+        """The person is in these `segments`, sorted, and in no others; each change is told."""
+        known, version = person.segments, self.membership.version
+        changes = [(id_, True) for id_ in segments if id_ not in known]
+        changes += [(id_, False) for id_ in known if id_ not in segments]
+        for id_, entered in changes:
+            record = SegmentChanged(
+                person.pid,
+                id_,
+                version,
+                entered,
+                now_ms,
+                self.settings.generation,
+                self.p,
+                self.seq,
+                self.index,
+            )
+            self.index += 1
+            topic = self.settings.topics.segments_changed
+            self.producer.send(topic, SEGMENT_CHANGED.encode(record), person.pid, self.p)
+        person.segments = segments
+        person.settled = None

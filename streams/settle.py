@@ -9,14 +9,14 @@ its own: they count as changed (streams/rules/wakes.py), and are settled like ev
 from streams.outputs import Outputs
 from streams.rules.activity import MOST_ENTRIES
 from streams.rules.person import Person
-from streams.rules.segment import segments_of
-from streams.rules.whole import forget_whole, is_whole, whole_of
+from streams.rules.whole import forget_whole, whole_of
 from streams.subjects_to_journeys import settle_journeys
 from streams.subjects_to_moves import tell_others
 
 ASK_AGAIN_MS = 10_000
 """Of somebody who is due but of whom not all is known: the lane lags (streams/known.py)."""
 DAY_MS = 86_400_000
+LATEST_MS = 1 << 62
 
 
 def settle(lane: Outputs, person: Person, now_ms: int) -> None:
@@ -26,20 +26,17 @@ def settle(lane: Outputs, person: Person, now_ms: int) -> None:
     rules = lane.settings.rules
     _forget_old(person, now_ms - rules.history_ms)
     if person.kinship is not None:
-        _settle_kin(lane, person)
-    wake_at_ms = settle_journeys(lane, person, now_ms) if rules.journeys else 0
-    if wake_at_ms or person.wake_at_ms:
-        lane.wakes.set(person, wake_at_ms, now_ms + ASK_AGAIN_MS if wake_at_ms <= now_ms else 0)
-
-
-def _settle_kin(lane: Outputs, person: Person) -> None:
-    tell_others(lane, person)
-    forget_whole(person)
-    whole = whole_of(person, lane.settings.rules.visit_gap_ms)
-    segments = segments_of(whole) if is_whole(person) else ()
+        tell_others(lane, person)
+        forget_whole(person)
+        whole_of(person, rules.visit_gap_ms)
+    segments, next_ms = lane.membership.evaluate(person, now_ms)
     if segments != person.segments:
-        person.segments = segments
-        person.settled = None
+        lane.put_into(person, segments, now_ms)
+    due_ms = settle_journeys(lane, person, now_ms) if rules.journeys else 0
+    wake_at_ms = min(due_ms, next_ms) if due_ms and next_ms else due_ms or next_ms or 0
+    if wake_at_ms or person.wake_at_ms:
+        again_ms = min(now_ms + ASK_AGAIN_MS, next_ms or LATEST_MS) if wake_at_ms <= now_ms else 0
+        lane.wakes.set(person, wake_at_ms, again_ms)
 
 
 def _forget_old(person: Person, horizon_ms: int) -> None:

@@ -4,8 +4,8 @@ Whoever changed, settled and whole; the ids of the events it saw for the first t
 and last where it stands. All of it in the transaction of the outputs that it explains.
 """
 
-from schemas.codec import CURSOR, PARKED, SIGHTINGS
-from schemas.subjects import CURSOR_KEY, Cursor, Position, parked_key, seen_key
+from schemas.codec import CURSOR, PARKED, SEGMENTS_IN_FORCE, SIGHTINGS
+from schemas.subjects import CURSOR_KEY, SEGMENTS_KEY, Cursor, Position, parked_key, seen_key
 from schemas.subjects import Withheld as WithheldCount
 from streams.outputs import Outputs
 from streams.rules.person import write_person
@@ -36,6 +36,9 @@ def write_memory(lane: Outputs) -> None:
     lane.parking.expire(min(now_ms, lane.memory.newest_received_at_ms))
     for pid, parked in lane.parking.take_changed():
         send(topic, PARKED.encode(parked) if parked else None, parked_key(pid), p)
+    force = lane.membership.take_fresh()
+    if force is not None:
+        send(topic, SEGMENTS_IN_FORCE.encode(force), SEGMENTS_KEY, p)
     cursor = Cursor(
         lane.settings.generation,
         lane.seq,

@@ -7,9 +7,9 @@ The whole chain in one place, in its order and for its reasons:
     gate          what is not allowed leaves a number and no trace
     enrich        campaign and visit
     fold          what it adds to the person
-    segment       where the person now belongs
 
-Pure but for the person and the memory it is handed, which it changes in place.
+Where the person now belongs is settled once a barrier (streams/settle.py). Pure but for the person
+and the memory it is handed, which it changes in place.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,6 @@ from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.journeys import Journey
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
-from streams.rules.segment import segments_of
 from streams.rules.validate import LONGEST_CAMPAIGN, Money, validate, validate_money
 
 LONG_CAMPAIGN = Refused(
@@ -118,13 +117,10 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             product,
             MAY_PROFILE if gate.profiles else 0,
         )
-    if gate.profiles:
-        if event.traits:
-            fold_traits(person, event)
-            if clear.traits is not None and event.type == "identify":
-                fold_clear_traits(person, event, clear.traits)
-        if person.settled is None:  # what segments are made of may have changed
-            person.segments = segments_of(person)
+    if gate.profiles and event.traits:
+        fold_traits(person, event)
+        if clear.traits is not None and event.type == "identify":
+            fold_clear_traits(person, event, clear.traits)
     if money is None:
         return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
     return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.codec import CURSOR, PARKED, SIGHTINGS
+from schemas.codec import CURSOR, PARKED, SEGMENTS_IN_FORCE, SIGHTINGS
 from schemas.errors import StoreRefused
-from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, SEEN_PREFIX, WRITER_KEY
+from schemas.segment_records import SegmentsInForce
+from schemas.subjects import (
+    CURSOR_KEY,
+    PARKED_PREFIX,
+    PID_BYTES,
+    SEEN_PREFIX,
+    SEGMENTS_KEY,
+    WRITER_KEY,
+)
 from streams.rules.deduplicate import Memory
 from streams.rules.kinship import forget_told
 from streams.rules.outcomes import Withheld
@@ -25,6 +33,8 @@ class Rebuilt:
     seq: int
     writer: str
     """The transactional id of who wrote last; empty where nobody did."""
+    segments: SegmentsInForce | None = None
+    """By what was decided who is in which segment; None where that was never written."""
     changed: dict[bytes, Person] = field(default_factory=dict)
     """Who is to be told of again: a log that begins anew may lack what lanes told each other."""
 
@@ -50,9 +60,11 @@ def rebuild(
     for seq, value in sorted(seen):
         memory.restore(seq, SIGHTINGS.decode(value))
     cursor_value = newest.get(CURSOR_KEY)
+    in_force = newest.get(SEGMENTS_KEY)
+    segments = None if in_force is None else SEGMENTS_IN_FORCE.decode(in_force)
     writer = newest.get(WRITER_KEY, b"").decode()
     if cursor_value is None:
-        return Rebuilt(people, memory, parking, {}, {}, 1, writer)
+        return Rebuilt(people, memory, parking, {}, {}, 1, writer, segments)
     cursor = CURSOR.decode(cursor_value)
     if cursor.generation > generation:
         raise StoreRefused(
@@ -66,7 +78,8 @@ def rebuild(
         positions = {each.topic: each.next_offset for each in cursor.positions}
     writer = writer or cursor.transactional_id
     changed = {} if positions else _to_tell_anew(people)
-    return Rebuilt(people, memory, parking, withheld, positions, cursor.seq + 1, writer, changed)
+    seq = cursor.seq + 1
+    return Rebuilt(people, memory, parking, withheld, positions, seq, writer, segments, changed)
 
 
 def _to_tell_anew(people: Mapping[bytes, Person]) -> dict[bytes, Person]:

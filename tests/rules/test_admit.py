@@ -253,7 +253,7 @@ def test_without_personalisation_events_count_but_no_profile_grows() -> None:
     for number in range(3):
         event = order(order_id=number, total=5, currency="EUR")
         assert isinstance(admit(event, known, seen, rules), Admitted)
-    assert (known.orders, known.segments, known.traits) == (3, (), {})
+    assert (known.orders, known.traits) == (3, {})
 
 
 def test_erased_person_takes_nothing_in() -> None:

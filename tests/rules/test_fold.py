@@ -14,7 +14,6 @@ from streams.rules.fold import fold_order
 from streams.rules.gate import Gate
 from streams.rules.outcomes import Admitted
 from streams.rules.person import Person, person_to_subject
-from streams.rules.segment import REPEAT_BUYERS
 from streams.rules.validate import Money
 from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
@@ -108,7 +107,6 @@ def test_person_equals_a_recount(arriving: list[Collected]) -> None:
         cents = int(str(money["total"]).replace(".", ""))
         expected[currency] = expected.get(currency, 0) + cents * 10_000
     assert person.spent == expected
-    assert person.segments == ((REPEAT_BUYERS,) if len(distinct) >= 2 else ())
     newest: dict[bytes, Trait] = {}
     for event in sorted(arriving, key=lambda each: (each.occurred_at_ms, each.event_id)):
         for trait in event.traits:

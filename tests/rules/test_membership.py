@@ -1,0 +1,108 @@
+"""Is everybody looked at once definitions change, whatever happens in between?"""
+
+import json
+
+import pytest
+
+from schemas.consent import Basis
+from schemas.segment_records import SegmentsDefined, SegmentsInForce
+from schemas.segments import REPEAT_BUYERS, SegmentsInvalid
+from streams.rules import membership
+from streams.rules.kinship import Kinship
+from streams.rules.membership import Membership
+from streams.rules.person import Person
+
+BASES: dict[str, Basis] = {"personalisation": "legitimate_interest"}
+SEEN: dict[str, object] = {"id": "seen", "condition": {"computed": "events", "at_least": 1}}
+
+
+def defined(*segments: dict[str, object], version: int = 1) -> SegmentsDefined:
+    return SegmentsDefined(version, 5, json.dumps(segments))
+
+
+def people(count: int) -> dict[bytes, Person]:
+    """People with one event each."""
+    found = {}
+    for number in range(count):
+        person = Person(number.to_bytes(16, "big"))
+        person.events = 1
+        found[person.pid] = person
+    return found
+
+
+def restarted(force: SegmentsInForce | None, known: dict[bytes, Person]) -> Membership:
+    made = Membership(BASES, force)
+    made.look_at(known)
+    return made
+
+
+def test_everybody_is_looked_at_in_slices_and_that_is_known_at_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(membership, "PEOPLE_A_SLICE", 2)
+    known, lane = people(5), Membership(BASES)
+    assert lane.switch(defined(SEEN), known)
+    written = lane.take_fresh()
+    assert written is not None and not written.is_filled
+    looked_at: set[bytes] = set()
+    while lane.is_waiting:
+        assert lane.take_fresh() is None
+        looked_at |= {each.pid for each in lane.slice(known, 0)}
+    assert looked_at == set(known)
+    written = lane.take_fresh()
+    assert written is not None and written.is_filled
+    assert not restarted(written, known).is_waiting
+
+
+def test_after_a_crash_in_between_everybody_is_looked_at_again_and_nothing_changes_twice() -> None:
+    known, lane = people(3), Membership(BASES)
+    lane.switch(defined(SEEN), known)
+    written = lane.take_fresh()
+    done = known[bytes(15) + b"\x01"]
+    done.segments, _ = lane.evaluate(done, 0)
+    again = restarted(written, known)
+    assert again.is_waiting and again.version == 1
+    assert {each.pid for each in again.slice(known, 0)} == set(known) - {done.pid}
+
+
+def test_definitions_that_are_in_force_are_no_switch_and_wrong_ones_change_nothing() -> None:
+    lane = Membership(BASES)
+    assert lane.switch(defined(SEEN), [])
+    assert not lane.switch(defined(SEEN), [])
+    with pytest.raises(SegmentsInvalid):
+        lane.switch(defined({"id": "x", "condition": {}}, version=2), [])
+    with pytest.raises(ValueError, match="Expecting"):
+        lane.switch(SegmentsDefined(2, 5, "["), [])
+    assert lane.version == 1
+    # A log that was lost begins to count anew.
+    assert lane.switch(defined(version=1), [])
+
+
+def test_another_legal_basis_has_everybody_looked_at() -> None:
+    known = people(1)
+    lane = Membership(BASES)
+    lane.switch(defined(SEEN), [])
+    written = lane.take_fresh()
+    bases: dict[str, Basis] = {"personalisation": "consent"}
+    stricter = Membership(bases, written)
+    stricter.look_at(known)
+    known[bytes(16)].segments = ("seen",)
+    assert [each.pid for each in stricter.slice(known, 0)] == [bytes(16)]
+
+
+def test_a_lane_of_before_there_were_definitions_lists_its_members_anew() -> None:
+    known = people(2)
+    buyer = known[bytes(16)]
+    buyer.orders, buyer.segments = 2, (REPEAT_BUYERS,)
+    assert restarted(None, known).slice(known, 0) == [buyer]
+
+
+def test_who_belongs_to_another_is_in_none() -> None:
+    lane = Membership(BASES)
+    (person,) = people(1).values()
+    person.orders = 2
+    assert lane.evaluate(person, 0) == ((REPEAT_BUYERS,), None)
+    person.kinship = Kinship()
+    assert lane.evaluate(person, 0) == ((REPEAT_BUYERS,), None)
+    person.kinship.moved_to = b"r" * 16
+    assert lane.evaluate(person, 0) == ((), None)
