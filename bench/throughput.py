@@ -2,10 +2,12 @@
 
     python -m bench.throughput [--events 200000] [--rounds 3] [--peer-events 20000]
     python -m bench.throughput --before CHECKOUT    this checkout and an older one, in turns
+    python -m bench.throughput --segments 20        with so many segments and without, in turns
 
 Each round fills fresh topics, then runs one Headwater worker with both sinks beside it until
 everything is in ClickHouse and Redis, then the other engine on the same job in the same round:
-stock Faust, or Headwater as it was. Compare the two of one run, never numbers of different days.
+stock Faust, Headwater as it was, or Headwater without segments. Compare the two of one run, never
+numbers of different days.
 Processor time is the worker process's, user and system, from the first batch on. A row for each
 engine goes to bench/results.csv.
 """
@@ -25,14 +27,18 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from bench.results import HERE, record
-from bench.workload import fill
+from bench.segments import segments as definitions
+from bench.workload import BEGAN_MS, fill
 from headwater.keys import provide_keys
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
+from runtime.clock import now_ms
 from runtime.embedded import EmbeddedStack, Wanted
+from runtime.segment_log import apply_segments
 from runtime.settings import ClickHouse, Kafka, Redis, Settings
 
 WITHIN_S = 300.0
+HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +56,12 @@ def main() -> None:
     parser.add_argument("--peer-events", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--before", type=Path, help="a checkout to compare with, not stock Faust")
+    parser.add_argument("--segments", type=int, default=0, help="so many, compared with none")
     parser.add_argument("--no-record", action="store_true", help="write no row to results.csv")
     chosen = parser.parse_args()
+    other = "before" if chosen.before else "stock Faust"
+    if chosen.segments:
+        other = "without segments"
     ours: list[Round] = []
     theirs: list[Round] = []
     with (
@@ -62,24 +72,38 @@ def main() -> None:
             work = Path(folder) / str(number)
             work.mkdir()
             settings = _settings(stack, work, f"bench{number}")
-            ours.append(_headwater(settings, work, HERE, chosen.events, seed=number))
-            if chosen.before:
+            # Windows look back from now: what lies years behind would cost them nothing.
+            began_ms = now_ms() - HOUR_MS if chosen.segments else BEGAN_MS
+            job = {"seed": number, "began_ms": began_ms}
+            ours.append(
+                _headwater(settings, work, HERE, chosen.events, **job, segments=chosen.segments)
+            )
+            if chosen.segments:
+                again = work / "without"
+                again.mkdir()
+                settings = _settings(stack, again, f"without{number}")
+                theirs.append(_headwater(settings, again, HERE, chosen.events, **job))
+            elif chosen.before:
                 again = work / "before"
                 again.mkdir()
                 settings = _settings(stack, again, f"before{number}")
                 before = chosen.before.resolve()
-                theirs.append(_headwater(settings, again, before, chosen.events, seed=number))
+                theirs.append(_headwater(settings, again, before, chosen.events, **job))
             else:
                 theirs.append(_stock_faust(settings, work, chosen.peer_events, seed=number))
             ratio = ours[-1].per_cpu_s / theirs[-1].per_cpu_s
             print(
                 f"round {number + 1}: headwater {ours[-1].per_cpu_s:,.0f}/cpu-s "
-                f"({ours[-1].per_wall_s:,.0f}/s), {'before' if chosen.before else 'stock Faust'} "
+                f"({ours[-1].per_wall_s:,.0f}/s), {other} "
                 f"{theirs[-1].per_cpu_s:,.0f}/cpu-s: {ratio:.2f} times"
             )
         broker = stack.broker_kind
     if not chosen.no_record:
         name = f"throughput headwater, both sinks, {broker}"
+        if chosen.segments:
+            _record(f"{name}, {chosen.segments} segments", ours, HERE)
+            _record(f"{name}, no segments, same run", theirs, HERE)
+            return
         _record(name, ours, HERE)
         if chosen.before:
             _record(f"{name}, before, same run", theirs, chosen.before)
@@ -113,10 +137,20 @@ def _settings(stack: EmbeddedStack, folder: Path, name: str) -> Settings:
 
 
 def _headwater(
-    settings: Settings, folder: Path, checkout: Path, events: int, *, seed: int
+    settings: Settings,
+    folder: Path,
+    checkout: Path,
+    events: int,
+    *,
+    seed: int,
+    began_ms: int,
+    segments: int = 0,
 ) -> Round:
     prepare_stores(settings)
-    accepted = fill(settings.kafka.bootstrap_servers, settings.topic_names.collected, events, seed)
+    if segments:
+        apply_segments(settings, definitions(segments))
+    topic = settings.topic_names.collected
+    accepted = fill(settings.kafka.bootstrap_servers, topic, events, seed, began_ms)
     file = folder / f"settings{seed}.json"
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     known = subprocess.run(

@@ -38,7 +38,7 @@ _KINDS = (
 )
 
 
-def workload(events: int, seed: int) -> Iterator[Collected]:
+def workload(events: int, seed: int, began_ms: int = BEGAN_MS) -> Iterator[Collected]:
     """`events` collected events of about 390 bytes: four kinds, 20 campaigns, 2% copies."""
     chance = random.Random(seed)
     people = [chance.randbytes(16) for _ in range(PEOPLE)]
@@ -48,7 +48,7 @@ def workload(events: int, seed: int) -> Iterator[Collected]:
             yield chance.choice(recent)
             continue
         name, clear = _KINDS[number % len(_KINDS)]
-        at_ms = BEGAN_MS + number * 20
+        at_ms = began_ms + number * 20
         event = Collected(
             chance.randbytes(16),
             people[chance.randrange(PEOPLE)],
@@ -72,7 +72,9 @@ def workload(events: int, seed: int) -> Iterator[Collected]:
         yield event
 
 
-def fill(bootstrap_servers: str, topic: str, events: int, seed: int) -> int:
+def fill(
+    bootstrap_servers: str, topic: str, events: int, seed: int, began_ms: int = BEGAN_MS
+) -> int:
     """The workload lies in `topic`; how many of its events are no copies."""
     producer = Producer(
         {
@@ -83,7 +85,7 @@ def fill(bootstrap_servers: str, topic: str, events: int, seed: int) -> int:
         }
     )
     distinct: set[bytes] = set()
-    for number, event in enumerate(workload(events, seed)):
+    for number, event in enumerate(workload(events, seed, began_ms)):
         distinct.add(event.event_id)
         producer.produce(topic, COLLECTED.encode(event), event.pid)
         if number % 1000 == 0:

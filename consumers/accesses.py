@@ -28,7 +28,7 @@ _COLUMNS = {
     "fields": "Array(LowCardinality(String))",
 }
 
-Kind = Literal["profile", "export", "consents", "identity", "outbox"]
+Kind = Literal["profile", "export", "consents", "identity", "outbox", "segment"]
 _Row = tuple[datetime, bytes, str, str, list[str]]
 
 

@@ -327,14 +327,14 @@ def limits_of(settings: Settings) -> Limits:
 def notes_of(settings: Settings) -> list[str]:
     """What stays on purpose, and what nobody looked into: said on every certificate."""
     topics = settings.topic_names
-    days = gone_after_ms(
-        next(topic for topic in topics.all() if topic.name == topics.erasures), settings
-    )
+    days = {each.name: gone_after_ms(each, settings) // DAY_MS for each in topics.all()}
     notes = [
         "suppression: the keyed hash of the identifier and when it was erased, so that late, "
         "replayed and imported events are refused",
         f"{topics.erasures}, {topics.consents} and the ledger of consents: the random pid, with "
-        f"nothing behind it, up to {days // DAY_MS} days",
+        f"nothing behind it, up to {days[topics.erasures]} days",
+        f"{topics.segments_changed}: segments that the random pid entered and left, up to "
+        f"{days[topics.segments_changed]} days",
         f"accesses: who read data of the pid, up to {settings.tables.accesses.retention_days} days",
         "append-only file of the vault: the pid of this erasure, until the file is written anew, "
         f"at most {settings.erasure.rewrite_every_hours} hours after it became final",

@@ -152,6 +152,22 @@ class Profiles:
             known = above
         return known
 
+    async def decided_by_each(self, pids: Sequence[bytes]) -> dict[bytes, list[list[Consent]]]:
+        """Of each pid that is known what was decided under each pid of its person, by now."""
+        families = await self._overlay.kin.people_of(pids)
+        everyone = list(dict.fromkeys(each for pid in pids for each in families[pid]))
+        stored = await self.stored_of(everyone)
+        told = await self._overlay.consents_of_each(everyone)
+        decided = {}
+        for pid, consents in zip(everyone, told, strict=True):
+            known, _ = stored[pid]
+            decided[pid] = union(known.consents if known is not None else (), consents)
+        return {
+            pid: [decided[each] for each in families[pid]]
+            for pid in pids
+            if stored[pid][0] is not None
+        }
+
     async def stored_of(self, pids: Sequence[bytes]) -> dict[bytes, Stored]:
         """Of each pid what the sink wrote, if it did, and whether it knows of an erasure."""
         pipe: Any = self._client.pipeline(transaction=False)

@@ -18,6 +18,7 @@ from rich.markup import escape
 from headwater.consent import consent_app
 from headwater.privacy_desk import add_commands
 from headwater.running import chosen_settings, settings_in_force, settings_of_sender
+from headwater.segments import segments_app
 from schemas.errors import SettingInvalid, StreamError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ schemas_app = typer.Typer(
 add_commands(app)
 app.add_typer(schemas_app, name="schemas")
 app.add_typer(consent_app, name="consent")
+app.add_typer(segments_app, name="segments")
 
 Config = Annotated[
     Path | None,

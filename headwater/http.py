@@ -36,6 +36,7 @@ from consumers import (
     outbox_api,
     profiles_api,
     rejected_api,
+    segments_api,
     sends_api,
     verification_api,
 )
@@ -239,6 +240,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     campaigners = campaigns_api.Campaigners(reader, settings.topic_names)
     accesses = Accesses(reader)
     profiles = profiles_api.Profiles(settings, Vault.from_settings(settings))
+    segments = segments_api.Segments(settings, profiles)
     gate = SendGate(settings, Vault.from_settings(settings), profiles)
     exporter = Exporter(settings, Vault.from_settings(settings), reader, accesses)
     rejected = rejected_api.RejectedReader(settings)
@@ -265,6 +267,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     parts.lives += [
         (None, reader.close),
         (None, profiles.close),
+        (None, segments.close),
         (None, gate.close),
         (None, exporter.close),
         (None, messages.close),
@@ -279,6 +282,7 @@ def _add_api(app: FastAPI, settings: Settings, access: Access, parts: Parts) -> 
     app.include_router(campaigns_api.build_router(campaigners, access))
     app.include_router(verification_api.build_router(verification, access))
     app.include_router(profiles_api.build_router(profiles, accesses, settings, access))
+    app.include_router(segments_api.build_router(segments, accesses, access))
     app.include_router(consent_pages.build_router(consent_pages.Pages(consenting)))
     app.include_router(consent_lists_api.build_router(consenting, access))
     app.include_router(consent_links_api.build_router(consenting, access))

@@ -18,6 +18,7 @@ from pathlib import Path
 from headwater.caller import url_of
 from headwater.keys import provide_keys, write_private
 from headwater.roles import PROCESSES, prepare_stores
+from headwater.segments import apply_configured
 from headwater.supervision import Part, Restarts, RoleProcess, Say, asked_to_stop, say_exit
 from runtime.embedded import EmbeddedStack, Wanted
 from runtime.processes import free_ports, lock_directory, tail
@@ -86,6 +87,7 @@ class House:
             text = json.dumps(self.settings.model_dump(mode="json"), indent=2)
             write_private(self.settings_file, text + "\n")
             prepare_stores(self.settings)
+            apply_configured(self.settings, self._say)
             for role in self.roles:
                 role.start()
             self._wait_ready()

@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
+from runtime.segment_settings import read_segments
 from runtime.settings_journeys import Journey
 from runtime.settings_sections import (
     ROLES,
@@ -42,6 +43,8 @@ from runtime.settings_sections import (
 )
 from runtime.settings_sending import Sending, Smtp, Webhook
 from schemas.errors import SettingInvalid
+from schemas.segments import MOST_WINDOW_DAYS, Known
+from schemas.toml_lines import lines_of
 from schemas.topics import DAY_MS, Topics
 
 __all__ = [
@@ -107,6 +110,9 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     webhooks: tuple[Webhook, ...] = Field((), validate_default=True)
     journeys: tuple[Journey, ...] = ()
+    segments: tuple[dict[str, Any], ...] = Field(
+        (), description="who belongs together: id, name, condition (schemas/segments.py)"
+    )
 
     @field_validator("journeys")
     @classmethod
@@ -168,6 +174,12 @@ class Settings(Section):
         return Topics(self.kafka.topic_prefix)
 
     @property
+    def segment_names(self) -> Known:
+        """The names that the condition of a segment may use."""
+        days = min(self.time.history_days, MOST_WINDOW_DAYS)
+        return Known(tuple(self.purposes), self.fields.traits.clear, days)
+
+    @property
     def vault_url(self) -> str:
         return self.vault.url or self.redis.url
 
@@ -179,6 +191,7 @@ def load_settings(path: Path | None, environment: Mapping[str, str] | None = Non
     name, the nearest known one.
     """
     values: dict[str, Any] = {}
+    text = ""
     if path is not None:
         try:
             text = path.read_text("utf-8")
@@ -191,9 +204,13 @@ def load_settings(path: Path | None, environment: Mapping[str, str] | None = Non
             ) from error
     _overlay(values, os.environ if environment is None else environment)
     try:
-        return Settings.model_validate(values)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingInvalid(_explain(error)) from None
+    if settings.segments and path is not None:
+        lines = {} if path.suffix == ".json" else lines_of(text)
+        read_segments(settings.segments, settings.segment_names, where=path.name, lines=lines)
+    return settings
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> None:

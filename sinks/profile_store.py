@@ -23,20 +23,25 @@ from runtime.settings import Settings
 from schemas.codec import SUBJECT
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from schemas.held import Layout, fields_of, held
+from schemas.segments import members_key
 
 ANSWER_WITHIN_S = 15
 CALLS_PER_PIPELINE = 1000
 DURABLE_WITHIN_MS = 5000
 
-# KEYS profile; ARGV generation, offset, framed SUBJECT or "" for an erased person.
+# KEYS profile; ARGV generation, offset, framed SUBJECT or "" for an erased person, ids of segments
+# with blanks between them, the pid, what stands before the id in the key of a segment.
 # Answers 1 written, 2 erased, 0 something as new is there. The mark of an erasure has no expiry:
 # it must outlast every replay and restored log.
 _SET_IF_NEWER = """
-local at = redis.call('HMGET', KEYS[1], 'g', 'v')
+local at = redis.call('HMGET', KEYS[1], 'g', 'v', 's')
 if at[1] then
   local g, v = tonumber(at[1]), tonumber(at[2])
   local new_g, new_v = tonumber(ARGV[1]), tonumber(ARGV[2])
   if g > new_g or (g == new_g and v >= new_v) then return 0 end
+end
+if at[3] then
+  for id in string.gmatch(at[3], '%S+') do redis.call('ZREM', ARGV[6] .. id, ARGV[5]) end
 end
 redis.call('DEL', KEYS[1])
 if ARGV[3] == '' then
@@ -44,6 +49,10 @@ if ARGV[3] == '' then
   return 2
 end
 redis.call('HSET', KEYS[1], 'g', ARGV[1], 'v', ARGV[2], 'p', ARGV[3])
+if ARGV[4] ~= '' then
+  redis.call('HSET', KEYS[1], 's', ARGV[4])
+  for id in string.gmatch(ARGV[4], '%S+') do redis.call('ZADD', ARGV[6] .. id, 0, ARGV[5]) end
+end
 return 1
 """
 
@@ -65,8 +74,15 @@ LAYOUT = (
             held("g", "technical", "operation", "Generation of the record that wrote it"),
             held("v", "technical", "operation", "Offset of that record"),
             held("d", "technical", "accountability", "Set once the person was erased; then alone"),
+            held("s", "behaviour", "personalisation", "Segments whose members list the person"),
             *(replace(field, name=f"p.{field.name}") for field in fields_of(SUBJECT.schema)),
         ),
+    ),
+    Layout(
+        "segment:{id}",
+        "redis",
+        "until the person leaves it or is erased",
+        (held("value", "identifier", "personalisation", "Pids of who is in the segment"),),
     ),
     Layout(
         "cursor:{topic}:{partition}",
@@ -90,11 +106,15 @@ _PASSING_WORDS = ("OOM", "MISCONF", "NOREPLICAS", "LOADING", "BUSY ")
 
 @dataclass(frozen=True, slots=True)
 class ProfileWrite:
-    """The newest record of one person in a batch; `value` of None erases."""
+    """The newest record of one person in a batch; `value` of None erases.
+
+    `segments` are those that the record says the person is in.
+    """
 
     pid: bytes
     offset: int
     value: bytes | None
+    segments: Sequence[str] = ()
 
 
 class ProfileStore:
@@ -112,6 +132,7 @@ class ProfileStore:
         self._generation = settings.kafka.generation
         self._topic = topic
         self._prefix = settings.redis.key_prefix
+        self._segments = members_key(settings.redis.key_prefix, "")
         self._redis: redis.Redis = redis.Redis.from_url(
             settings.redis.url,
             socket_timeout=ANSWER_WITHIN_S,
@@ -158,9 +179,17 @@ class ProfileStore:
             with _answering("to write profiles"):
                 pipeline = self._redis.pipeline(transaction=False)
                 for write in writes[start : start + CALLS_PER_PIPELINE]:
+                    pid = write.pid.hex()
                     self._set_if_newer(
-                        keys=[self._prefix + write.pid.hex()],
-                        args=[generation, write.offset, write.value or b""],
+                        keys=[self._prefix + pid],
+                        args=[
+                            generation,
+                            write.offset,
+                            write.value or b"",
+                            " ".join(write.segments),
+                            pid,
+                            self._segments,
+                        ],
                         client=pipeline,
                     )
                 lost = self._set_cursors(pipeline, marked)

@@ -150,23 +150,26 @@ class SubjectsToRedis(GroupSink):
             if key is not None and len(key) == PID_BYTES
         }
         return {
-            pid: ProfileWrite(
-                pid, offset, None if self._is_erased(batch.partition, offset, value) else value
-            )
+            pid: self._write_of(batch.partition, pid, offset, value)
             for pid, (offset, value) in values.items()
         }
 
-    def _is_erased(self, partition: int, offset: int, value: bytes | None) -> bool:
+    def _write_of(
+        self, partition: int, pid: bytes, offset: int, value: bytes | None
+    ) -> ProfileWrite:
         if value is None:
-            return True
+            return ProfileWrite(pid, offset, None)
         try:
-            return SUBJECT.decode(value).erased_at_ms is not None
+            subject = SUBJECT.decode(value)
         except Malformed as error:
             raise StoreRefused(
                 f"{self._topic}[{partition}]@{offset} is no subject ({error}): somebody else "
                 "writes to our topic, or this version is older than the log; nothing from here on "
                 "is written"
             ) from error
+        if subject.erased_at_ms is not None:
+            return ProfileWrite(pid, offset, None)
+        return ProfileWrite(pid, offset, value, subject.segments)
 
     def _make_durable(self) -> None:
         self._retry(self._store.make_durable, "sync Redis")

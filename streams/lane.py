@@ -22,7 +22,6 @@ from runtime.lanes import Batch
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
 from schemas.errors import StoreRefused
-from schemas.partitioning import partition_of
 from schemas.subjects import WRITER_KEY
 from streams.catch_up import CatchUp
 from streams.known import Known
@@ -31,7 +30,7 @@ from streams.outputs import Outputs
 from streams.parked_to_accepted import release_due
 from streams.rules.deduplicate import Memory
 from streams.rules.membership import Membership
-from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
+from streams.rules.outcomes import Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
 from streams.rules.rebuild import rebuild
@@ -65,7 +64,6 @@ class Lane(Outputs):
         self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
         self.wakes = Wakes()
         self.membership = Membership(settings.bases_in_force())
-        self._sliced_seq = -1  # the transaction that has its slice of people
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -192,7 +190,7 @@ class Lane(Outputs):
     def _wait_s(self, now_s: float) -> float | None:
         """How long at most to wait for a batch; None: as long as it takes."""
         waits = [self._commit_at_s() - now_s] if self.is_touched else []
-        if self.membership.is_waiting and self._sliced_seq != self.seq:
+        if self.membership.is_waiting_in(self.seq):
             return 0.0
         at_ms = self.wakes.next_ms()
         if at_ms is not None:
@@ -202,11 +200,10 @@ class Lane(Outputs):
 
     def _wake(self, now_s: float) -> None:
         """Whoever is due by time counts as changed: the next barrier settles them."""
-        now_ms, is_sliced = self.settings.clock_ms(), False
+        now_ms = self.settings.clock_ms()
         woken = self.wakes.due(self.people, now_ms, WAKES_A_BARRIER)
-        if self.membership.is_waiting and self._sliced_seq != self.seq:
-            self._sliced_seq, is_sliced = self.seq, True
-            woken += self.membership.slice(self.people, now_ms)
+        if is_sliced := self.membership.is_waiting_in(self.seq):
+            woken += self.membership.slice(self.people, now_ms, self.seq)
         for person in woken:
             self.changed[person.pid] = person
         if (woken or is_sliced) and not self.is_touched:
@@ -301,23 +298,6 @@ class Lane(Outputs):
             self._apply_by_topic[topic](self, records)
         self.next_offsets[topic] = to_offset
         self.producer.poll(0)
-
-    # -- what agents use
-
-    def person(self, pid: bytes) -> Person:
-        """The person of this pid, made when new."""
-        person = self.people.get(pid)
-        if person is None:
-            person = self.people[pid] = Person(pid)
-        return person
-
-    def misplaced(self, pid: bytes, key: bytes | None) -> Refused | None:
-        """Why a record about `pid` under that key is not this lane's; None when it is."""
-        if pid != key:
-            return WRONG_KEY
-        if pid not in self.people and partition_of(pid, self.settings.partitions) != self.p:
-            return WRONG_PARTITION
-        return None
 
     # -- the barrier
 

@@ -7,13 +7,14 @@ from runtime.metrics import counter
 from runtime.transactions import LaneProducer
 from schemas.codec import REJECTED, RETRACTED, SEGMENT_CHANGED
 from schemas.events import Rejected, Retracted
+from schemas.partitioning import partition_of
 from schemas.segment_records import SegmentChanged
 from schemas.subjects import Consent
 from streams.known import Known
 from streams.lane_settings import LaneSettings
 from streams.rules.deduplicate import Memory
 from streams.rules.membership import Membership
-from streams.rules.outcomes import Refused, Withheld
+from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
 from streams.rules.wakes import Wakes
@@ -39,6 +40,21 @@ class Outputs:
     membership: Membership
     next_offsets: dict[str, int]
     is_touched: bool  # something is applied and not yet committed
+
+    def person(self, pid: bytes) -> Person:
+        """The person of this pid, made when new."""
+        person = self.people.get(pid)
+        if person is None:
+            person = self.people[pid] = Person(pid)
+        return person
+
+    def misplaced(self, pid: bytes, key: bytes | None) -> Refused | None:
+        """Why a record about `pid` under that key is not this lane's; None when it is."""
+        if pid != key:
+            return WRONG_KEY
+        if pid not in self.people and partition_of(pid, self.settings.partitions) != self.p:
+            return WRONG_PARTITION
+        return None
 
     def reject(self, refused: Refused, topic: str, offset: int, source: str | None) -> None:
         """Write down why the record at `offset` was set aside, in this transaction.

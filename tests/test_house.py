@@ -93,10 +93,11 @@ def test_example_configuration_is_complete_and_shows_the_defaults() -> None:
     shown = set(scalars(tomllib.loads(file.read_text("utf-8"))))
     # These have no default: they stand there as comments.
     text = file.read_text("utf-8")
-    lists = {("sources",), ("webhooks",), ("journeys",)}
+    lists = {("sources",), ("webhooks",), ("journeys",), ("segments",)}
     known = set(scalars(Settings().model_dump())) - lists
     assert known - shown == set()
-    for part in ("[http.keys]", "[[sources]]", "[[webhooks]]", "[topics.", "[[journeys]]"):
+    parts = ("[http.keys]", "[[sources]]", "[[webhooks]]", "[topics.", "[[journeys]]")
+    for part in (*parts, "[[segments]]"):
         assert part in text
 
 

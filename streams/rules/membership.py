@@ -25,7 +25,15 @@ PEOPLE_A_SLICE = 2_000
 class Membership:
     """The segments of one lane."""
 
-    __slots__ = ("_bases", "_compiled", "_force", "_is_first", "_waiting", "is_fresh")
+    __slots__ = (
+        "_bases",
+        "_compiled",
+        "_force",
+        "_is_first",
+        "_sliced_seq",
+        "_waiting",
+        "is_fresh",
+    )
 
     def __init__(self, bases: Mapping[str, Basis], force: SegmentsInForce | None = None) -> None:
         self._bases = json.dumps(dict(sorted(bases.items())))
@@ -37,6 +45,7 @@ class Membership:
         )
         self._compiled = self._compile(read_definitions(known.definitions))
         self._waiting: list[bytes] = []
+        self._sliced_seq = -1
         self.is_fresh = self._force != force
         """True while what is in force stands in no record yet."""
 
@@ -85,8 +94,13 @@ class Membership:
         self.is_fresh = False
         return self._force
 
-    def slice(self, people: Mapping[bytes, Person], now_ms: int) -> list[Person]:
+    def is_waiting_in(self, seq: int) -> bool:
+        """True while transaction `seq` has not yet had its slice of those who wait."""
+        return bool(self._waiting) and self._sliced_seq != seq
+
+    def slice(self, people: Mapping[bytes, Person], now_ms: int, seq: int) -> list[Person]:
         """Of the next few who wait, those for whom something changes. They wait no more."""
+        self._sliced_seq = seq
         taken, self._waiting = self._waiting[-PEOPLE_A_SLICE:], self._waiting[:-PEOPLE_A_SLICE]
         found: list[Person] = []
         for pid in taken:

@@ -44,6 +44,9 @@ def test_scripts_of_redis_do_what_the_model_does(
                 str(chance.randint(1, 3)),
                 chance.randrange(30),
                 chance.choice((b"", b"p", b"q")),
+                chance.choice(("", "a", "a b", "c")),
+                key[-1],
+                f"{prefix}segment:",
             ]
             real, model = set_if_newer([key], args), memory.set_if_newer([key], args)
         else:
@@ -57,6 +60,9 @@ def test_scripts_of_redis_do_what_the_model_does(
         told: dict[Any, Any] = dict(redis_client.hgetall(key))
         there = {name.decode(): value for name, value in told.items()}
         assert there == held, "hashes differ from the model"
+    for key, members in memory.sets.items():
+        told_members: Any = redis_client.zrange(key, 0, -1)
+        assert {each.decode() for each in told_members} == members, "sets differ from the model"
     for key, cursor in memory.strings.items():
         assert redis_client.get(key) == cursor, "cursors differ from the model"
 

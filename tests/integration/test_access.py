@@ -31,6 +31,9 @@ NEEDS = {
     "/v1/campaigns/spring/series?metric=orders": "viewer",
     "/v1/campaigns/stream": "viewer",
     "/v1/verification": "viewer",
+    "/v1/segments": "activation",
+    "/v1/segments/repeat_buyers/members": "activation",
+    "POST /v1/segments/preview": "activation",
     "/v1/profiles/user:42": "activation",
     "/v1/consents/user:42": "consent_desk",
     "/v1/subjects/user:42/export": "privacy_officer",
@@ -103,6 +106,7 @@ def test_the_table_above_names_every_route(served: Served) -> None:
         pattern = route.replace("{campaign_id:path}", "spring").replace("{campaign_id}", "spring")
         pattern = pattern.replace("{subject:path}", "user:42").replace("{subject}", "user:42")
         pattern = pattern.replace("{erasure_id}", ERASURE)
+        pattern = pattern.replace("{segment_id}", "repeat_buyers")
         assert pattern.replace("{name}", "app.js").replace("{token}", "link") in named
     assert named - {"/openapi.json", "/docs"} <= {
         p.replace("{campaign_id}", "spring")
@@ -110,6 +114,7 @@ def test_the_table_above_names_every_route(served: Served) -> None:
         .replace("{name}", "app.js")
         .replace("{token}", "link")
         .replace("{erasure_id}", ERASURE)
+        .replace("{segment_id}", "repeat_buyers")
         for p in described
     }
 

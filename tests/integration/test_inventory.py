@@ -153,7 +153,7 @@ def test_every_key_that_the_code_writes_is_described(settings: Settings, redis_c
     asyncio.run(decide(settings))
     profiles = ProfileStore(settings, "subjects")
     profiles.positions([0])
-    profiles.write([ProfileWrite(b"p" * 16, 1, b"x"), ProfileWrite(b"q" * 16, 2, None)], [0])
+    profiles.write([ProfileWrite(b"p" * 16, 1, b"x", ["a"]), ProfileWrite(b"q" * 16, 2, None)], [0])
     profiles.close()
 
     assert undescribed(redis_client, settings) == set()

@@ -1,6 +1,7 @@
 """subjects -> Redis profiles, on a real broker and Valkey."""
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -30,7 +31,9 @@ def pid(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def subject(number: int, orders: int, *, erased_at_ms: int | None = None) -> bytes:
+def subject(
+    number: int, orders: int, *, erased_at_ms: int | None = None, segments: Sequence[str] = ()
+) -> bytes:
     return SUBJECT.encode(
         Subject(
             pid=pid(number),
@@ -42,7 +45,7 @@ def subject(number: int, orders: int, *, erased_at_ms: int | None = None) -> byt
             refunds=0,
             spent=[],
             refunded=[],
-            segments=[],
+            segments=list(segments),
             traits=[],
             consents=[],
             order_keys=b"",
@@ -121,6 +124,27 @@ def test_an_erased_person_leaves_a_mark_that_older_records_do_not_remove(
     ProfileStore(settings, topic).write([ProfileWrite(pid(1), 0, subject(1, 7))])
     assert profiles.fields(1) == mark
     assert profiles.orders(2) == 1
+
+
+def test_members_of_segments_are_those_whose_profile_says_so(
+    settings: Settings, profiles: Profiles
+) -> None:
+    lane, topic = Lane(settings), settings.topic_names.subjects
+
+    def members(id_: str) -> set[int]:
+        found: Any = profiles.client.zrange(f"{profiles.prefix}segment:{id_}", 0, -1)
+        return {int(each, 16) for each in found}
+
+    with running(run_subjects_to_redis, settings):
+        lane.put_all(topic, [(pid(n), subject(n, 1, segments=["a", "b"])) for n in range(1, 4)])
+        eventually(lambda: members("b") == {1, 2, 3})
+        lane.put_all(topic, [(pid(1), subject(1, 2, segments=["b", "c"]))])
+        lane.put_all(topic, [(pid(2), subject(2, 0, erased_at_ms=5))])
+        eventually(profiles.is_at_the_end)
+    assert (members("a"), members("b"), members("c")) == ({3}, {1, 3}, {1})
+    # Older than what is there: changes no profile, hence no segment.
+    ProfileStore(settings, topic).write([ProfileWrite(pid(1), 0, b"older", ["a"])])
+    assert (members("a"), members("b"), members("c")) == ({3}, {1, 3}, {1})
 
 
 def test_writes_in_any_order_leave_the_newest(settings: Settings, profiles: Profiles) -> None:

@@ -25,6 +25,7 @@ class MemoryRedis(Server):
     def clear(self) -> None:
         self.hashes: dict[str, dict[str, bytes]] = {}
         self.strings: dict[str, bytes] = {}
+        self.sets: dict[str, set[str]] = {}
 
     def set_if_newer(self, keys: list[str], args: list[Any]) -> int:
         """As the script of that name."""
@@ -32,8 +33,16 @@ class MemoryRedis(Server):
         version = (int(args[0]), int(args[1]))
         if at is not None and (int(at["g"]), int(at["v"])) >= version:
             return 0
+        pid, before = args[4], args[5]
+        ids = str(args[3]) if args[2] else ""
+        for id_ in ({} if at is None else at).get("s", b"").decode().split():
+            self.sets[before + id_].discard(pid)
+        for id_ in ids.split():
+            self.sets.setdefault(before + id_, set()).add(pid)
         told = {"g": str(args[0]).encode(), "v": str(args[1]).encode()}
         self.hashes[keys[0]] = told | ({"p": args[2]} if args[2] else {"d": b"1"})
+        if args[2] and ids:
+            self.hashes[keys[0]]["s"] = ids.encode()
         return 1 if args[2] else 2
 
     def move_cursor(self, keys: list[str], args: list[bytes]) -> int:

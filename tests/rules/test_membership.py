@@ -47,7 +47,7 @@ def test_everybody_is_looked_at_in_slices_and_that_is_known_at_last(
     looked_at: set[bytes] = set()
     while lane.is_waiting:
         assert lane.take_fresh() is None
-        looked_at |= {each.pid for each in lane.slice(known, 0)}
+        looked_at |= {each.pid for each in lane.slice(known, 0, 1)}
     assert looked_at == set(known)
     written = lane.take_fresh()
     assert written is not None and written.is_filled
@@ -62,7 +62,7 @@ def test_after_a_crash_in_between_everybody_is_looked_at_again_and_nothing_chang
     done.segments, _ = lane.evaluate(done, 0)
     again = restarted(written, known)
     assert again.is_waiting and again.version == 1
-    assert {each.pid for each in again.slice(known, 0)} == set(known) - {done.pid}
+    assert {each.pid for each in again.slice(known, 0, 1)} == set(known) - {done.pid}
 
 
 def test_definitions_that_are_in_force_are_no_switch_and_wrong_ones_change_nothing() -> None:
@@ -87,14 +87,14 @@ def test_another_legal_basis_has_everybody_looked_at() -> None:
     stricter = Membership(bases, written)
     stricter.look_at(known)
     known[bytes(16)].segments = ("seen",)
-    assert [each.pid for each in stricter.slice(known, 0)] == [bytes(16)]
+    assert [each.pid for each in stricter.slice(known, 0, 1)] == [bytes(16)]
 
 
 def test_a_lane_of_before_there_were_definitions_lists_its_members_anew() -> None:
     known = people(2)
     buyer = known[bytes(16)]
     buyer.orders, buyer.segments = 2, (REPEAT_BUYERS,)
-    assert restarted(None, known).slice(known, 0) == [buyer]
+    assert restarted(None, known).slice(known, 0, 1) == [buyer]
 
 
 def test_who_belongs_to_another_is_in_none() -> None:
