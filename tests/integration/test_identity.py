@@ -227,3 +227,25 @@ def test_counts_of_people_follow_a_merge_and_its_revocation(home: House) -> None
     post(home, "/v1/identities/links", "privacy_officer", action="revoke", **asked)
     await_people(home, "merged", 2)
     assert home.verdict().is_verified
+
+
+def test_counts_of_people_stay_when_a_person_of_two_pids_is_erased(home: House) -> None:
+    user, web = two_who_opened(home, "forgotten")
+    home.send(home.call(user, "identify", anonymousId=web, traits={}))
+    await_people(home, "forgotten", 1)
+    on_web = home.vault.lookup("anonymous", web)
+    assert on_web is not None
+    pids = [home.pid_of(user), on_web.pid]
+    listed = ",".join(f"unhex('{pid.hex()}')" for pid in pids)
+    links = f"SELECT count() FROM links WHERE root IN ({listed}) OR member IN ({listed})"
+    assert home.clickhouse.query(links).result_rows == [(1,)]
+    home.await_status(home.erased(user))
+
+    def is_gone() -> bool:
+        assert [home.facts_of(pid) for pid in pids] == [0, 0]
+        assert home.clickhouse.query(links).result_rows == [(0,)]
+        return True
+
+    eventually(is_gone, within_s=60)
+    await_people(home, "forgotten", 1)
+    assert home.verdict().is_verified
