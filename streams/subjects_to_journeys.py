@@ -45,8 +45,8 @@ def settle_journeys(lane: Outputs, person: Person, now_ms: int) -> int:
         may = (
             gate.counts
             and gate.profiles
-            and (not journey.in_segment or journey.in_segment in whole.segments)
-            and journey.not_in_segment not in whole.segments
+            and (not journey.in_segment or journey.in_segment in person.segments)
+            and journey.not_in_segment not in person.segments
         )
         state, due, wake_at_ms = decide(journey, cart, before, known_ms, may=may)
         if state is not before and state is not None:
