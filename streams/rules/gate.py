@@ -15,6 +15,8 @@ from streams.rules.person import Decided, Person
 
 ANALYTICS: Final = "purpose/analytics"
 PERSONALISATION: Final = "purpose/personalisation"
+_NOTHING: Final = Decided([], [])
+"""Of people with several pids, of whom hardly anybody ever decided anything."""
 ANALYTICS_UNKNOWN = Withheld("analytics", "unknown")
 ANALYTICS_REFUSED = Withheld("analytics", "refused")
 
@@ -67,6 +69,8 @@ def gate_from_bases(bases: dict[str, str], late_grant_ms: int) -> Gate:
 def gate_by_consent(gate: Gate, person: Person, event: Stamped) -> Gate:
     """What is allowed of `event`, of a person of whom decisions are known."""
     decided = _decided(person)
+    if decided is _NOTHING:
+        return gate
     times = (event.occurred_at_ms, event.received_at_ms, gate.late_grant_ms)
     return Gate(
         allows_in_all(gate.analytics_basis, decided.analytics, *times),
@@ -104,8 +108,12 @@ def _decided(person: Person) -> Decided:
     decided = person.decided
     if decided is None:
         groups = groups_of(person)
-        decided = person.decided = Decided(
-            [decisions_on(ANALYTICS, group) for group in groups],
-            [decisions_on(PERSONALISATION, group) for group in groups],
+        decided = person.decided = (
+            Decided(
+                [decisions_on(ANALYTICS, group) for group in groups],
+                [decisions_on(PERSONALISATION, group) for group in groups],
+            )
+            if any(groups)
+            else _NOTHING
         )
     return decided
