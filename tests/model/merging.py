@@ -175,11 +175,14 @@ def _wrong_kin(
 
 
 def refused_by_kin(
-    call: Collected, roots: Mapping[bytes, bytes], decisions: Mapping[bytes, list[Consent]]
+    call: Collected,
+    roots: Mapping[bytes, bytes],
+    decisions: Mapping[bytes, list[Consent]],
+    late_grant_ms: int,
 ) -> bool:
     """True if another pid of the person refuses what `call` is about."""
     root = roots.get(call.pid)
-    times = (call.occurred_at_ms, call.received_at_ms)
+    times = (call.occurred_at_ms, call.received_at_ms, late_grant_ms)
     return root is not None and any(
         not allows("legitimate_interest", decisions[pid], *times)
         for pid in roots

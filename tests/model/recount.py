@@ -186,7 +186,7 @@ def _wrong_use(
         call.event_id
         for call in counted
         if may_be_granted(call, kin[call.pid], decisions, basis, late_grant_ms)
-        and not refused_by_kin(call, roots, decisions)
+        and not refused_by_kin(call, roots, decisions, late_grant_ms)
     )
     alone = Counter(
         call.event_id
