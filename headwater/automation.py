@@ -1,8 +1,9 @@
 """What runs as the role `automation`?
 
-Messages that come due are written down by one thread and sent by another, whose event loop asks the
-gate and talks to mail server and webhooks. What went out comes back as an event through a collector
-of its own, sealed and deduplicated like every other.
+Messages that come due, and changes of segments that somebody hears of, are written down by a thread
+each and sent by another, whose event loop asks the gate and talks to mail server and webhooks. What
+went out comes back as an event through a collector of its own, sealed and deduplicated like every
+other.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable
 from secrets import token_urlsafe
 
-from consumers.journeys_to_messages import TopicToMessages, read_due
+from consumers.journeys_to_messages import Read, TopicToMessages, read_due
 from consumers.message_channels import Channels
 from consumers.message_gate import MessageGate
 from consumers.message_store import MessageStore
@@ -18,6 +19,7 @@ from consumers.messages_to_people import Report, Sender
 from consumers.profile_freshness import ProfileFreshness
 from consumers.profiles_api import Profiles
 from consumers.rules.times import rfc3339
+from consumers.segments_to_calls import ChangesToCalls
 from consumers.send_gate import SendGate
 from producers.calls_to_collected import Collector
 from producers.calls_to_collected import Sender as Source
@@ -54,27 +56,47 @@ def run_automation(
     store = MessageStore.from_settings(settings)
     faults: list[BaseException] = []
 
-    def send() -> None:
-        try:
-            asyncio.run(_send(settings, store, stop, clock))
-        except Stopped:
-            get_logger().info("stopped_while_waiting", role=SOURCE)
-        except BaseException as fault:
-            faults.append(fault)
-            stop.set()
+    def guarded(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            try:
+                work()
+            except Stopped:
+                get_logger().info("stopped_while_waiting", role=SOURCE)
+            except BaseException as fault:
+                faults.append(fault)
+                stop.set()
+
+        return run
 
     # Made once before anything starts: a setting that is wrong is told before the role is ready.
     Channels(settings, store)
-    topic = settings.topic_names.journeys
-    reader = TopicToMessages(settings, topic, read_due, store, stop, member=member, clock=clock)
-    thread = threading.Thread(target=send, name="send")
-    thread.start()
+    topics = settings.topic_names
+    reads: dict[str, Read] = {
+        topics.journeys: read_due,
+        topics.segments_changed: ChangesToCalls(settings),
+    }
+    # Each for a thread of its own: one that waits does not hold up the other.
+    journeys, segments = (
+        TopicToMessages(settings, topic, read, store, stop, member=member, clock=clock)
+        for topic, read in reads.items()
+    )
+    threads = [
+        threading.Thread(target=guarded(work), name=name)
+        for name, work in (
+            ("send", lambda: asyncio.run(_send(settings, store, stop, clock))),
+            ("segments", segments.run),
+        )
+    ]
+    for thread in threads:
+        thread.start()
     try:
-        reader.run(on_ready)
+        journeys.run(on_ready)
     finally:
         stop.set()
-        thread.join()
-        reader.close()
+        for thread in threads:
+            thread.join()
+        journeys.close()
+        segments.close()
         store.close()
     if faults:
         raise faults[0]

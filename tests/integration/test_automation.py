@@ -18,10 +18,14 @@ from confluent_kafka import Producer
 from consumers.message_store import SENDING_FOR_MS
 from headwater.automation import run_automation
 from runtime.clock import now_ms
+from runtime.segment_log import apply_segments
 from runtime.settings import Settings
+from runtime.settings_sending import Webhook
 from schemas.codec import JOURNEY_DUE
+from schemas.segments import Segment
 from schemas.topics import PARTITIONER
 from tests.erasing import House, house
+from tests.hooks import SECRET, receiver
 from tests.integration.serving import KEYS
 from tests.mailing import Mailbox, due_of, mail_server
 from tests.sink_log import running
@@ -192,6 +196,29 @@ def test_who_is_erased_gets_nothing_that_waited_and_leaves_nothing(
     assert kept == []
     assert home.redis.zscore(f"{prefix}wake", message_id) is None
     assert len(mailbox.mails) == before
+
+
+def test_a_webhook_hears_of_changes_of_the_segments_that_name_it(
+    home: House, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_text(SECRET)
+    with receiver() as hook:
+        crm = {"url": hook.url, "secret_file": str(tmp_path / "secret"), "allow_private": True}
+        settings = sending(home).model_copy(update={"webhooks": (Webhook(name="crm", **crm),)})
+        condition = {"computed": "orders", "at_least": 1}
+        apply_segments(
+            settings,
+            [Segment("buyers", "Buyers", condition, "crm"), Segment("others", "", condition)],
+        )
+        user = home.someone()
+        home.send(home.order(user))
+        with automation(settings):
+            (body,) = eventually(hook.verified)
+        assert body["type"] == "segment.entered"
+        pid = home.pid_of(user).hex()
+        assert body["data"] == {"pid": pid, "segment_id": "buyers", "version": 1}
+    (told,) = messages(home, subject=f"user:{user}")
+    assert (told["kind"], told["state"], told["channel"]) == ("segment", "sent", "crm")
 
 
 def test_killed_while_the_server_had_the_mail_it_is_not_sent_again(
