@@ -5,8 +5,10 @@ from typing import Any
 
 import httpx
 import pytest
+from rich.console import Console
 
 from headwater.consent_rebuild import rebuild_overlay
+from headwater.identity import ask_identity, show_identity
 from runtime.clock import now_ms
 from runtime.vault import Identifier
 from tests.erasing import House, house
@@ -133,10 +135,18 @@ def test_a_second_user_of_a_device_is_refused_and_shown(home: House) -> None:
     ]
     await_events(home, f"user:{second}", 3)
     await_events(home, f"user:{first}", 1)
-    asked["action"] = "revoke"
-    found = post(home, "/v1/identities/links", "privacy_officer", of=f"user:{second}", **asked)
-    assert not found["one_person"]
+    http = home.settings.http.model_copy(update={"port": int(home.http.url.rpartition(":")[2])})
+    settings = home.settings.model_copy(update={"http": http})
+    found = ask_identity(settings, f"anonymous:{web}", link=None, revoke=f"user:{second}")
+    console = Console(record=True, width=200)
+    show_identity(found, console)
+    said = console.export_text()
+    assert f"anonymous:{web} and user:{second} are two persons" in said
+    # What calls said before counts again: the first who used the device.
+    assert f"anonymous:{web} is one person with user:{first}" in said
+    assert "revoked claims" in said
     assert identity(home, f"user:{second}")["standing"] == []
+    await_events(home, f"user:{first}", 2)
 
 
 def test_what_is_refused_under_one_identifier_is_refused_under_all(home: House) -> None:
