@@ -150,6 +150,8 @@ def _wrong_use(
     parked then, and no late grant counts it again.
     """
     if arrivals.was_cut:
+        if arrivals.has_merges:
+            return set()  # others of their person decided, and who these are may be lost too
         # What was decided may be lost, of those who decided anything.
         undecided = {
             call.event_id
