@@ -18,7 +18,7 @@ from consumers.rules.times import rfc3339
 from headwater.verify import Verdict, verify
 from runtime.clickhouse import connect
 from runtime.clock import now_ms
-from runtime.settings import Erasure, Settings
+from runtime.settings import Erasure, Journey, Settings
 from runtime.topics_admin import ensure_topics
 from runtime.vault import Vault
 from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
@@ -205,7 +205,14 @@ class House:
 
 @contextmanager
 def house(
-    directory: Path, name: str, *, kafka: str, redis_url: str, clickhouse_url: str, **erasure: Any
+    directory: Path,
+    name: str,
+    *,
+    kafka: str,
+    redis_url: str,
+    clickhouse_url: str,
+    journeys: tuple[Journey, ...] = (),
+    **erasure: Any,
 ) -> Iterator[House]:
     """Port and lanes run; topics and tables are there."""
     made = serving.settings_of(
@@ -213,7 +220,7 @@ def house(
     )
     (directory / "sign").write_text("fedcba9876543210" * 4)
     chosen = Erasure(signing_key_file=str(directory / "sign"), rewrite_every_hours=0, **erasure)
-    settings = made.model_copy(update={"erasure": chosen})
+    settings = made.model_copy(update={"erasure": chosen, "journeys": journeys})
     ensure_topics(settings)
     with ExitStack() as parts:
         admin = parts.enter_context(connect(settings, database=""))

@@ -1,7 +1,7 @@
 """Does what comes due reach its person through everything that runs, and come back as a count?
 
-The roles as they run: port, lanes, sinks, erasure, automation; a real mail server. Only `journeys.due` is
-written by the test.
+The roles as they run: port, lanes, sinks, erasure, automation; a real mail server. In most tests
+`journeys.due` is written by the test.
 """
 
 import subprocess
@@ -16,10 +16,11 @@ import pytest
 from confluent_kafka import Producer
 
 from consumers.message_store import SENDING_FOR_MS
+from consumers.rules.times import rfc3339
 from headwater.automation import run_automation
 from runtime.clock import now_ms
 from runtime.segment_log import apply_segments
-from runtime.settings import Settings
+from runtime.settings import Journey, Settings
 from runtime.settings_sending import Webhook
 from schemas.codec import JOURNEY_DUE
 from schemas.segments import Segment
@@ -45,6 +46,7 @@ def home(
         kafka=kafka,
         redis_url=redis_url,
         clickhouse_url=clickhouse_url,
+        journeys=(Journey(id="left_behind", topic=CAMPAIGN, campaign_id="left"),),
     ) as made:
         yield made
 
@@ -253,3 +255,33 @@ def test_killed_while_the_server_had_the_mail_it_is_not_sent_again(
         failed = await_state(home, user, message_id, "failed")
     assert failed["decisions"][-1]["rule"] == "interrupted"
     assert len(mailbox.mails) == before + 1
+
+
+def test_what_somebody_left_in_their_cart_comes_to_them_an_hour_later(
+    home: House, server: tuple[Mailbox, int]
+) -> None:
+    """From the call that put it there to the mail, through all that runs."""
+    mailbox, port = server
+    user, buyer = subscriber(home), subscriber(home)
+    tea = {"product_id": "t1", "name": "Jasmine tea", "price": "4.50", "currency": "EUR"}
+    home.send(home.order(buyer))
+    left_at = rfc3339(now_ms() - 61 * 60_000)
+    cart: dict[str, Any] = {"event": "Product Added", "timestamp": left_at}
+    cart["properties"] = tea | {"quantity": 2}
+    # The log hears of what she left in her cart after it heard of her order.
+    home.send(home.call(buyer, **cart), home.call(user, **cart))
+
+    def mails() -> list[str]:
+        return [str(each["To"]) for each in mailbox.mails]
+
+    with home.roles("subjects", "accepted"), automation(sending(home, port)):
+        eventually(lambda: f"{user}@example.com" in mails(), within_s=60)
+        sent = messages(home, subject=f"user:{user}")
+        assert [(each["journey_id"], each["state"]) for each in sent] == [("left_behind", "sent")]
+        assert messages(home, subject=f"user:{buyer}") == []
+    (mail,) = [each for each in mailbox.mails if each["To"] == f"{user}@example.com"]
+    body = mail.get_body(("plain",))
+    assert body is not None
+    text = body.get_content()
+    assert "Jasmine tea" in text
+    assert "9.00" in text
