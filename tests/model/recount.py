@@ -184,11 +184,17 @@ def _wrong_use(
     in_time = Counter(
         call.event_id for call in certain if _allowed(call, decisions[call.pid], basis, 0)
     )
+    # What comes under an erased pid is not heard, and when it was erased differs by schedule.
+    lasting = {pid: of for pid, of in decisions.items() if pid not in arrivals.erasable}
+    granted = {
+        pid: [each for each in of if pid not in arrivals.erasable or each.status == "granted"]
+        for pid, of in decisions.items()
+    }
     at_last = Counter(
         call.event_id
         for call in counted
-        if may_be_granted(call, kin[call.pid], decisions, basis, late_grant_ms)
-        and not refused_by_kin(call, roots, decisions, late_grant_ms)
+        if may_be_granted(call, kin[call.pid], granted, basis, late_grant_ms)
+        and not refused_by_kin(call, roots, lasting, late_grant_ms)
     )
     alone = Counter(
         call.event_id
