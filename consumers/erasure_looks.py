@@ -207,6 +207,7 @@ class Examiner:
             (topics.rejected, horizons.rejected_ms, True),
             (topics.moves, horizons.told_ms, True),
             (topics.journeys, horizons.told_ms, False),
+            (topics.segments_changed, horizons.told_ms, False),
         )
         oldest: dict[str, dict[int, int | None]] = {}
         found = {}

@@ -317,7 +317,7 @@ def limits_of(settings: Settings) -> Limits:
             ages[topics.subjects],
             OLD_PARTS_MS,
             chosen.backups_days * DAY_MS,
-            max(ages[topics.moves], ages[topics.journeys]),
+            max(ages[each] for each in (topics.moves, topics.journeys, topics.segments_changed)),
         ),
         chosen.rewrite_every_hours * HOUR_MS,
         chosen.keep_consent_proof,
@@ -333,8 +333,6 @@ def notes_of(settings: Settings) -> list[str]:
         "replayed and imported events are refused",
         f"{topics.erasures}, {topics.consents} and the ledger of consents: the random pid, with "
         f"nothing behind it, up to {days[topics.erasures]} days",
-        f"{topics.segments_changed}: segments that the random pid entered and left, up to "
-        f"{days[topics.segments_changed]} days",
         f"accesses: who read data of the pid, up to {settings.tables.accesses.retention_days} days",
         "append-only file of the vault: the pid of this erasure, until the file is written anew, "
         f"at most {settings.erasure.rewrite_every_hours} hours after it became final",

@@ -81,7 +81,8 @@ class Horizons:
     parts_ms: int
     backups_ms: int
     told_ms: int
-    """What lanes told others of a person: moves of pids, messages that were due."""
+    """What lanes told others of a person: moves of pids, messages that were due, segments that were
+    entered and left."""
 
 
 def together(erasures: Sequence[Erasure]) -> Erasure:
@@ -148,7 +149,7 @@ def pending_of(erasure: Erasure, horizons: Horizons) -> tuple[Pending, ...]:
             unmarked_ms + horizons.parts_ms,
         ),
         Pending(
-            "subjects.moves, journeys.due: what lanes told others under the pid",
+            "subjects.moves, journeys.due, segments.changed: what lanes told others under the pid",
             begun_ms + horizons.told_ms,
         ),
         Pending("backups of every store", begun_ms + horizons.backups_ms),

@@ -52,7 +52,7 @@ def test_what_goes_with_time_is_told_soonest_first_and_counts_from_the_last_step
     assert {wait.what.split(":")[0]: (wait.until_ms - 5_000) / DAY_MS for wait in waits} == {
         "events.collected": 7,
         "subjects": 15,
-        "subjects.moves, journeys.due": 7,
+        "subjects.moves, journeys.due, segments.changed": 7,
         "backups of every store": 20,
         "events.accepted": 30,
         "events.rejected": 30,
