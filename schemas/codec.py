@@ -47,6 +47,7 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         subjects.Trait,
         subjects.ClearTrait,
         subjects.Purchase,
+        subjects.Circumstance,
         subjects.Consent,
         identity.Claim,
         subjects.Group,

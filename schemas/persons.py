@@ -19,7 +19,17 @@ import msgspec
 from schemas.activity import packed, unpack
 from schemas.carts import furthest, union
 from schemas.codec import SUBJECT
-from schemas.subjects import ClearTrait, Consent, Group, KinOf, Money, Purchase, Subject, Trait
+from schemas.subjects import (
+    Circumstance,
+    ClearTrait,
+    Consent,
+    Group,
+    KinOf,
+    Money,
+    Purchase,
+    Subject,
+    Trait,
+)
 
 VISIT_GAP_MS: Final = 30 * 60_000
 """As shipped ([time] visit_gap_minutes)."""
@@ -69,6 +79,7 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
         visits=visits,
         activity=packed(sorted(done)[-MOST_ENTRIES:]),
         purchases=purchases,
+        circumstances=_circumstances(parts),
         clear_traits=_clear_traits(parts),
         cart=list(union(*(each.cart for each in parts))),
         journeys=furthest(state for each in parts for state in each.journeys),
@@ -127,6 +138,19 @@ def _purchases(parts: Iterable[Subject]) -> tuple[list[Purchase], list[Money]]:
         else:
             orders[each.key] = each
     return sorted([*orders.values(), *refunds], key=_told), repeated
+
+
+def _circumstances(parts: Iterable[Subject]) -> list[Circumstance]:
+    newest: dict[str, Circumstance] = {}
+    for each in (each for part in parts for each in part.circumstances):
+        known = newest.get(each.name)
+        if known is None or _seen(known) < _seen(each):
+            newest[each.name] = each
+    return [newest[name] for name in sorted(newest)]
+
+
+def _seen(circumstance: Circumstance) -> tuple[int, bytes, str]:
+    return circumstance.occurred_at_ms, circumstance.tie, circumstance.value
 
 
 def _told(purchase: Purchase) -> tuple[object, ...]:

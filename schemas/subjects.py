@@ -106,6 +106,16 @@ class Member(msgspec.Struct, frozen=True, gc=False):
     subject: bytes
 
 
+class Circumstance(msgspec.Struct, frozen=True, gc=False):
+    """Where, on what or how somebody was last seen: `value` is a word of schemas/circumstances.py,
+    `tie` the first bytes of the event_id of the event that said so."""
+
+    name: str
+    value: str
+    occurred_at_ms: int
+    tie: bytes
+
+
 class Subject(msgspec.Struct, frozen=True, gc=False):
     """One person as the log knows them; see subjects.avsc."""
 
@@ -126,6 +136,7 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     visits: bytes
     activity: bytes = b""
     purchases: list[Purchase] = []
+    circumstances: list[Circumstance] = []
     wake_at_ms: int = 0
     claims: list[Claim] = []
     moved_to: bytes | None = None

@@ -9,30 +9,10 @@ payment or a login, is no way of coming: it has no channel.
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
+from schemas.circumstances import Channel
 from schemas.events import EMAIL_EVENTS
-
-Channel = Literal[
-    "affiliates",
-    "audio",
-    "direct",
-    "display",
-    "email",
-    "organic_search",
-    "organic_shopping",
-    "organic_social",
-    "organic_video",
-    "paid_other",
-    "paid_search",
-    "paid_shopping",
-    "paid_social",
-    "paid_video",
-    "push",
-    "referral",
-    "sms",
-]
-CHANNELS: Final[tuple[Channel, ...]] = get_args(Channel)
 
 Kind = Literal["search", "shopping", "social", "video", "email", "none", "other"]
 """What sort of place a link stands in; "none" is one that people only pass through."""

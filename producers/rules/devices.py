@@ -9,16 +9,14 @@ iPad that asks for desktop pages says it is a Mac, and is taken for one.
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Final, Literal, cast, get_args
+from typing import cast
 
 from ua_parser import Domain, PartialResult
 from ua_parser.basic import Resolver
 from ua_parser.loaders import load_builtins
 
 from producers.rules.quota import Quota
-
-Device = Literal["desktop", "mobile", "tablet", "bot", "other"]
-DEVICES: Final[tuple[Device, ...]] = get_args(Device)
+from schemas.circumstances import DEVICES, Device
 
 LONGEST_AGENT = 512
 """Characters that are read; those of real devices have some 150."""

@@ -8,13 +8,12 @@ sealed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
-from zoneinfo import available_timezones
 
 from producers.rules.addresses import country_of
 from producers.rules.channels import channel_of
-from producers.rules.devices import Device, Devices, is_own, of_app
+from producers.rules.devices import Devices, is_own, of_app
+from schemas.circumstances import Device, word_of
 from schemas.events import MADE_CONTEXT
 
 JsonObject = dict[str, Any]
@@ -68,7 +67,7 @@ class Enricher:
         if channel is not None:
             made["channel"] = channel
         zone = context.get("timezone")
-        if type(zone) is str and zone in _zones():
+        if type(zone) is str and word_of("timezone", zone) is not None:
             made["timezone"] = zone
         return made
 
@@ -79,9 +78,3 @@ class Enricher:
         if type(agent) is str:
             return self._devices.of_agent(agent, now_ms)
         return of_app(context) or (requester.device if requester is not None else None)
-
-
-@cache
-def _zones() -> frozenset[str]:
-    """Names of the IANA time zone database."""
-    return frozenset(name for name in available_timezones() if "/" in name or name == "UTC")

@@ -22,6 +22,7 @@ from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
 from streams.rules.fold import (
     fold_cart,
+    fold_circumstances,
     fold_clear_traits,
     fold_order,
     fold_refund,
@@ -117,10 +118,14 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             product,
             MAY_PROFILE if gate.profiles else 0,
         )
-    if gate.profiles and event.traits:
-        fold_traits(person, event)
-        if clear.traits is not None and event.type == "identify":
-            fold_clear_traits(person, event, clear.traits)
+    if gate.profiles:
+        if event.traits:
+            fold_traits(person, event)
+            if clear.traits is not None and event.type == "identify":
+                fold_clear_traits(person, event, clear.traits)
+        # What happens to a mailbox is not the person's doing, until they click.
+        if clear.context is not None and (name not in EMAIL_EVENTS or name == "Email Link Clicked"):
+            fold_circumstances(person, event, clear.context)
     if money is None:
         return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
     return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)

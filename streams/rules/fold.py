@@ -10,15 +10,17 @@ from hashlib import blake2b
 import msgspec
 
 from schemas.activity import TIE_BYTES
+from schemas.circumstances import word_of
 from schemas.events import Collected
 from schemas.subjects import ClearTrait, Purchase, Trait
 from streams.rules.cart import CHANGE_BYTES, bytes_of, change_of, with_change
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.person import ORDER_KEY_BYTES, Person
-from streams.rules.validate import Money, Scalar
+from streams.rules.validate import ClearContext, ClearDevice, Money, Scalar
 
 TRAIT_BYTES = 48  # at most, beside what is sealed
 PURCHASE_BYTES = 44  # at most, beside its campaign
+CIRCUMSTANCE_BYTES = 80  # at most
 
 
 def fold_times(person: Person, occurred_at_ms: int) -> None:
@@ -111,6 +113,35 @@ def fold_cart(person: Person, event: Collected) -> None:
         person.cart = with_change(person.cart, change)
         person.rare = None
         person.size += CHANGE_BYTES + sum(map(bytes_of, change.lines))
+
+
+def fold_circumstances(person: Person, event: Collected, context: ClearContext) -> None:
+    """Keep the newest word of each circumstance; a tie in time goes to the greater event_id."""
+    device = context.device
+    if isinstance(device, ClearDevice):
+        device = device.type
+    if context.channel is not None:
+        _note(person, event, "channel", context.channel)
+    if context.country is not None:
+        _note(person, event, "country", context.country)
+    if device is not None:
+        _note(person, event, "device", device)
+    if context.timezone is not None:
+        _note(person, event, "timezone", context.timezone)
+
+
+def _note(person: Person, event: Collected, name: str, value: Scalar) -> None:
+    word = word_of(name, value)
+    if word is None:
+        return
+    known = person.circumstances.get(name)
+    if known is None:
+        person.size += CIRCUMSTANCE_BYTES
+    elif known[0] > event.occurred_at_ms:
+        return
+    seen = (event.occurred_at_ms, event.event_id[:TIE_BYTES], word)
+    if known is None or known < seen:
+        person.circumstances[name] = seen
 
 
 def fold_traits(person: Person, event: Collected) -> None:

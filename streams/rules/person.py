@@ -14,6 +14,12 @@ from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
 from streams.rules.activity import Activity
+from streams.rules.circumstances import (
+    Seen,
+    list_circumstances,
+    read_circumstances,
+    write_circumstances,
+)
 from streams.rules.kinship import Kinship, read_kinship
 
 _VISIT = struct.Struct(">qq16sH")
@@ -53,6 +59,7 @@ class Person:
         "activity_since_ms",
         "bought",
         "cart",
+        "circumstances",
         "clear_traits",
         "consents",
         "decided",
@@ -98,6 +105,7 @@ class Person:
         self.activity = Activity()
         self.activity_since_ms = 0  # nothing of the activity is older; 0: not known
         self.purchases: list[Purchase] = []
+        self.circumstances: dict[str, Seen] = {}  # by name
         self.clear_traits: dict[str, ClearTrait] = {}
         self.cart: tuple[CartChange, ...] = ()  # see streams/rules/cart.py
         self.journeys: tuple[JourneyState, ...] = ()
@@ -107,7 +115,7 @@ class Person:
         # The bytes of what most events leave alone (orders to order_keys), or None after a change;
         # of `purchases`, None too; and of what few people have (all after these).
         self.settled: bytes | None = None
-        self.bought: bytes | None = _NO_PURCHASES
+        self.bought: bytes | None = _EMPTY
         self.rare: bytes | None = _NOTHING_RARE
         self.size = 0  # bytes of its last record, and at most what was added since
 
@@ -126,7 +134,7 @@ _NOTHING_RARE = _write_rare(
 _pack_visit = _VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
-_NO_PURCHASES = b"\x00"
+_EMPTY = b"\x00"
 # What stands around the one visit that most people have, by its campaign: campaigns repeat.
 _around_one_visit: dict[str, bytes] = {}
 _MOST_CAMPAIGNS = 10_000
@@ -170,6 +178,7 @@ def write_person(person: Person) -> bytes:
             write_long(len(activity)),
             activity,
             bought,
+            write_circumstances(person.circumstances),
             rare,
         )
     )
@@ -200,7 +209,7 @@ def _visits_as_written(visits: list[Visit]) -> bytes:
 def _purchases_as_written(purchases: list[Purchase]) -> bytes:
     """An array of records: equal to the compiled writer's, at half the cost."""
     if not purchases:
-        return _NO_PURCHASES
+        return _EMPTY
     parts = [write_long(len(purchases))]
     for each in purchases:
         parts += (
@@ -212,7 +221,7 @@ def _purchases_as_written(purchases: list[Purchase]) -> bytes:
             write_text(each.campaign),
             b"\x01" if each.is_refund else b"\x00",
         )
-    parts.append(_NO_PURCHASES)
+    parts.append(_EMPTY)
     return b"".join(parts)
 
 
@@ -251,6 +260,7 @@ def person_to_subject(person: Person) -> Subject:
         visits=visits,
         activity=bytes(person.activity.packed),
         purchases=person.purchases,
+        circumstances=list_circumstances(person.circumstances),
     )
 
 
@@ -309,6 +319,7 @@ def subject_to_person(subject: Subject) -> Person:
     person.activity = Activity(subject.activity)
     person.activity_since_ms = 1  # of unknown age: looked at when it is settled next
     person.purchases = list(subject.purchases)
+    person.circumstances = read_circumstances(subject.circumstances)
     person.wake_at_ms = subject.wake_at_ms
     person.kinship = read_kinship(subject.claims, subject.moved_to, subject.members, subject.kin)
     person.clear_traits = {trait.name: trait for trait in subject.clear_traits}

@@ -38,10 +38,20 @@ class ClearCampaign(msgspec.Struct, gc=False):
     name: Scalar = None
 
 
+class ClearDevice(msgspec.Struct, gc=False):
+    """`context.device`, as the collector makes it."""
+
+    type: Scalar = None
+
+
 class ClearContext(msgspec.Struct, gc=False):
-    """The context that a rule reads."""
+    """The context that a rule reads; `device` may be what an operator once declared clear."""
 
     campaign: ClearCampaign | None = None
+    channel: Scalar = None
+    country: Scalar = None
+    device: ClearDevice | Scalar = None
+    timezone: Scalar = None
 
 
 class Clear(msgspec.Struct, gc=False):

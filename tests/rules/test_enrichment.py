@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.rules.addresses import client_address, country_of, is_trusted_by, networks_of
-from producers.rules.channels import CHANNELS, channel_of
-from producers.rules.devices import DEVICES, MOST_REMEMBERED, PARSED_PER_S, Devices, is_own, of_app
+from producers.rules.channels import channel_of
+from producers.rules.devices import MOST_REMEMBERED, PARSED_PER_S, Devices, is_own, of_app
 from producers.rules.enrichment import MADE, Enricher, Requester
 from producers.rules.split import ClearNames, split_call
+from schemas.circumstances import CHANNELS, DEVICES
 
 NOW_MS = 1_800_000_000_000
 PROXIES = is_trusted_by(networks_of(("10.0.0.0/8", "2001:db8::/32", "192.0.2.7")))
@@ -250,7 +251,7 @@ SAID = st.fixed_dictionaries(
 def test_whatever_a_call_says_only_words_of_closed_lists_are_made(context: Any) -> None:
     made = ENRICHER.made_of("", context, None, NOW_MS)
     assert set(made) <= MADE
-    assert made.get("channel") in (*CHANNELS, None)
+    assert made.get("channel") in CHANNELS | {None}
     assert made.get("device") in (*({"type": device} for device in DEVICES), None)
     country = made.get("country")
     assert country is None or (len(country) == 2 and country.isalpha() and country.isupper())

@@ -2,6 +2,7 @@
 
 import random
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,18 @@ def order_money(order_id: int) -> dict[str, object]:
     return {"total": f"{order_id * 171}.{order_id * 13:02}", "currency": CURRENCIES[order_id % 3]}
 
 
+CONTEXTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "country": st.sampled_from(["CZ", "DE", "Bohemia", 7]),
+        "device": st.sampled_from([{"type": "mobile"}, {"type": "toaster"}, {}, "phone"]),
+        "channel": st.sampled_from(["email", "referral", "word of mouth"]),
+        "timezone": st.sampled_from(["Europe/Prague", "localtime"]),
+    },
+)
+WORDS = {"CZ", "DE", "mobile", "email", "referral", "Europe/Prague"}
+
+
 @st.composite
 def events(draw: st.DrawFn) -> list[Collected]:
     """Distinct events of one person: pages, orders (some stated twice), refunds, traits, e-mails."""
@@ -44,7 +57,7 @@ def events(draw: st.DrawFn) -> list[Collected]:
                 type=kind if kind in ("page", "identify") else "track",
                 event="" if kind in ("page", "identify") else kind,
                 occurred_at_ms=START_MS + draw(st.integers(0, 4)) * GAP_MS // 2,
-                clear={"properties": properties},
+                clear={"properties": properties, "context": draw(CONTEXTS)},
                 traits=[SealedTrait(name, b"%d" % number) for name in names]
                 if kind == "identify"
                 else [],
@@ -73,6 +86,33 @@ def canonical(person: Person) -> dict[str, object]:
         for each in person.purchases
     )
     return known
+
+
+@given(events())
+def test_newest_word_of_each_circumstance_is_kept_and_no_other(arriving: list[Collected]) -> None:
+    person, _ = fold_all(arriving)
+    expected: dict[str, str] = {}
+    for event in sorted(arriving, key=lambda each: (each.occurred_at_ms, each.event_id)):
+        context = orjson.loads(event.clear)["context"]
+        if isinstance(context.get("device"), dict):
+            context["device"] = context["device"].get("type")
+        if event.event != "Email Opened":
+            expected |= {name: value for name, value in context.items() if value in WORDS}
+    assert {name: seen[2] for name, seen in person.circumstances.items()} == expected
+
+
+def test_of_what_happens_to_a_mailbox_a_click_alone_is_the_person_s() -> None:
+    for name, kept in (("Email Sent", 0), ("Email Opened", 0), ("Email Link Clicked", 1)):
+        made = make_event(type="track", event=name, clear={"context": {"channel": "email"}})
+        assert len(fold_all([made])[0].circumstances) == kept
+
+
+def test_without_personalisation_no_circumstance_is_kept() -> None:
+    made = make_event(clear={"context": {"country": "CZ"}})
+    person = Person(b"p" * 16)
+    rules = Rules(Gate(counts=True, profiles=False), GAP_MS)
+    assert isinstance(admit(made, person, Memory(10**9), rules), Admitted)
+    assert person.circumstances == {}
 
 
 @given(events(), st.randoms(use_true_random=False))

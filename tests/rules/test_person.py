@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.carts import CartChange, CartLine, JourneyState
+from schemas.circumstances import NAMES
 from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Purchase, Trait
 from streams.rules.admit import Rules, admit
@@ -39,6 +40,7 @@ LINES = st.builds(
 CHANGES = st.builds(CartChange, LONGS, KEYS, INTS, st.lists(LINES, max_size=2))
 STATES = st.builds(JourneyState, TEXTS, LONGS, INTS, INTS, LONGS, LONGS)
 CONSENTS = st.builds(Consent, TEXTS, TEXTS, LONGS, st.none() | LONGS, LONGS)
+CIRCUMSTANCES = st.dictionaries(st.sampled_from(NAMES), st.tuples(LONGS, KEYS, TEXTS), max_size=4)
 AMOUNTS = st.dictionaries(TEXTS, LONGS, max_size=3)
 
 
@@ -62,6 +64,7 @@ def people(draw: st.DrawFn) -> Person:
     person.purchases = draw(st.lists(PURCHASES, max_size=3))
     person.cart = tuple(draw(st.lists(CHANGES, max_size=3)))
     person.journeys = tuple(draw(st.lists(STATES, max_size=2)))
+    person.circumstances = draw(CIRCUMSTANCES)
     person.wake_at_ms = draw(LONGS)
     person.clear_traits = {
         name: ClearTrait(name, draw(LONGS), b"e" * 16, b'"x"')
