@@ -32,6 +32,7 @@ from schemas.codec import SUBJECT
 from schemas.errors import StoreUnavailable
 from schemas.persons import groups_of, parts_of, whole_subject
 from schemas.subjects import Consent, Subject, Trait
+from schemas.traits import compute, facts_of
 
 ANSWER_WITHIN_S = 5.0
 _MOST_STEPS = 8
@@ -46,8 +47,33 @@ class Amount(BaseModel):
     amount: str
 
 
+class Score(BaseModel):
+    """Of what somebody paid in one currency, 5 (best) to 1."""
+
+    currency: str
+    score: int
+
+
+class RecencyFrequencyMonetary(BaseModel):
+    """Scores of somebody's orders by the thresholds of `[traits]`, 5 (best) to 1."""
+
+    recency: int
+    frequency: int
+    monetary: list[Score]
+
+
+class Window(BaseModel):
+    """What happened in so many days until now."""
+
+    events: int
+    visits: int
+    product_views: int
+    cart_adds: int
+    orders: int
+
+
 class Computed(BaseModel):
-    """What the events of the person add up to."""
+    """What the events of the person add up to; null is not known. See docs/traits.md."""
 
     events: int
     visits: int
@@ -56,6 +82,14 @@ class Computed(BaseModel):
     spent: list[Amount]
     refunded: list[Amount]
     average_order_value: list[Amount] | None
+    days_since_last_order: int | None
+    rfm: RecencyFrequencyMonetary | None
+    favourite_category: str | None
+    windows: dict[str, Window | None]
+    channel: str | None
+    country: str | None
+    device: str | None
+    timezone: str | None
 
 
 class Profile(BaseModel):
@@ -242,6 +276,8 @@ def build_router(
     purpose = settings.purposes.get("personalisation")
     # A purpose that nobody declared has no legal basis at all.
     basis = purpose.basis if purpose is not None else "consent"
+    thresholds = settings.traits.thresholds
+    history_days = settings.time.history_days
 
     @router.get(
         "/v1/profiles/{subject:path}",
@@ -261,10 +297,12 @@ def build_router(
         found = await profiles.read(*parse_subject(subject))
         if found is None:
             raise Problem(404, UNKNOWN)
-        if not may_be_shown(basis, found.decided, clock_ms()):
+        at_ms = clock_ms()
+        if not may_be_shown(basis, found.decided, at_ms):
             raise Problem(403, "This person's data may not be used for personalisation")
         await accesses.record(found.person.pid, roles, "profile", fields_shown(found.known))
-        view = view_profile(subject, found.known, found.open_traits())
+        computed = compute(facts_of(found.known), thresholds, at_ms, history_days)
+        view = view_profile(subject, found.known, found.open_traits(), computed)
         return Response(orjson.dumps(view), media_type="application/json")
 
     return router

@@ -42,6 +42,7 @@ from runtime.settings_sections import (
     Vault,
 )
 from runtime.settings_sending import Sending, Smtp, Webhook
+from runtime.settings_traits import Traits
 from schemas.errors import SettingInvalid
 from schemas.segments import MOST_WINDOW_DAYS, Known
 from schemas.toml_lines import lines_of
@@ -72,6 +73,7 @@ __all__ = [
     "Tables",
     "Time",
     "TopicSettings",
+    "Traits",
     "Vault",
     "load_settings",
 ]
@@ -105,6 +107,7 @@ class Settings(Section):
     profiles: Profiles = Profiles()
     attribution: Attribution = Attribution()
     time: Time = Time()
+    traits: Traits = Traits()
     erasure: Erasure = Erasure()
     sending: Sending = Sending()
     smtp: Smtp = Smtp()

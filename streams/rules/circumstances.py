@@ -1,6 +1,6 @@
 """How does a lane hold where, on what and how a person was last seen?
 
-By name the newest word with its stamp, as tuples: the later of two is the greater, whichever arrived
+By name the newest word with its stamp, as tuples: the later of two is the greater, whichever came
 first. They change with nearly every event of a browser, so they are written without the detour over
 structs.
 """

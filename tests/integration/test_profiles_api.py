@@ -11,11 +11,13 @@ import pytest
 import redis
 
 from runtime.clickhouse import connect
+from runtime.clock import now_ms
 from runtime.sealing import Person
 from runtime.settings import Purpose, Settings
 from runtime.vault import Vault
+from schemas.activity import MAY_PROFILE, pack
 from schemas.codec import SUBJECT
-from schemas.subjects import Consent, Money, Subject, Trait
+from schemas.subjects import Circumstance, Consent, Money, Subject, Trait
 from sinks.migrations.apply import apply_migrations
 from tests.integration.serving import Served, at, serving, settings_of
 
@@ -75,6 +77,8 @@ def subject(person: Person, **changes: Any) -> Subject:
         "order_keys": b"",
         "visit_campaigns": [],
         "visits": b"",
+        "activity": pack(now_ms(), EVENT, "Product Viewed", "", "tea", "p1", MAY_PROFILE),
+        "circumstances": [Circumstance("channel", "organic_search", now_ms(), EVENT[:8])],
     }
     return Subject(**(fields | changes))
 
@@ -100,6 +104,10 @@ def test_profile_opens_what_is_sealed(
     assert profile["traits"] == {"email": "jana@example.com", "vip": True}
     assert profile["computed"]["spent"] == [{"currency": "EUR", "amount": "19.99"}]
     assert profile["computed"]["average_order_value"] == [{"currency": "EUR", "amount": "19.99"}]
+    assert profile["computed"]["channel"] == "organic_search"
+    assert profile["computed"]["device"] is None
+    assert profile["computed"]["windows"]["30d"]["product_views"] == 1
+    assert profile["computed"]["favourite_category"] == "tea"
     assert profile["first_seen"] == "2026-01-01T09:00:00.000Z"
     assert profile["segments"] == ["customers"]
     assert answer.headers["cache-control"] == "no-store"

@@ -1,14 +1,19 @@
 """What is shown of one person, and when nothing is."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from consumers.rules.profile import may_be_shown, view_profile
+from consumers.rules import profile
+from consumers.rules.profile import may_be_shown
 from consumers.rules.times import first_minute_s, rfc3339
-from schemas.subjects import Consent, Money, Subject
+from runtime.settings import Settings
+from schemas.subjects import Circumstance, Consent, Money, Subject
+from schemas.traits import compute, facts_of
 
 NOW_MS = 1_000_000
+NOTHING = {"events": 0, "visits": 0, "product_views": 0, "cart_adds": 0, "orders": 0}
 
 
 def decision(
@@ -59,8 +64,14 @@ def subject(**changes: object) -> Subject:
         "order_keys": b"",
         "visit_campaigns": [],
         "visits": bytes(2 * 34),
+        "circumstances": [Circumstance("country", "CZ", 3, bytes(8))],
     }
     return Subject(**(fields | changes))  # type: ignore[arg-type]
+
+
+def view_profile(who: str, known: Subject, traits: list[tuple[str, Any]]) -> dict[str, Any]:
+    computed = compute(facts_of(known), Settings().traits.thresholds, NOW_MS, 30)
+    return profile.view_profile(who, known, traits, computed)
 
 
 def test_profile_shows_sums_by_currency_and_leaves_removed_traits_out() -> None:
@@ -81,6 +92,18 @@ def test_profile_shows_sums_by_currency_and_leaves_removed_traits_out() -> None:
             ],
             "refunded": [{"currency": "EUR", "amount": "0.000001"}],
             "average_order_value": None,
+            "days_since_last_order": None,
+            "rfm": None,
+            "favourite_category": None,
+            "windows": {
+                "1d": NOTHING | {"visits": 2},
+                "7d": NOTHING | {"visits": 2},
+                "30d": NOTHING | {"visits": 2},
+            },
+            "channel": None,
+            "country": "CZ",
+            "device": None,
+            "timezone": None,
         },
         "segments": ["a", "b"],
         "consents": [
