@@ -116,7 +116,14 @@ class MessageGate:
         refusal = await self._ask(id_type, external_id, due)
         if refusal is not None:
             return refusal
-        zone = zone_of(traits.get("timezone"), _country(traits), zones_by_country(), self._timezone)
+        seen = _last_seen(each for _, each in known)
+        zone = zone_of(
+            traits.get("timezone"),
+            seen.get("timezone"),
+            _country(traits) or seen.get("country"),
+            zones_by_country(),
+            self._timezone,
+        )
         for decision in (
             decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(each for _, each in known)),
             decide_by_change(due.anchor_at_ms, _changed_at_ms(each for _, each in known)),
@@ -184,6 +191,13 @@ def _country(traits: Mapping[str, Any]) -> str | None:
     found = address.get("country") if isinstance(address, dict) else None
     country = found or traits.get("country")
     return country.upper() if isinstance(country, str) and len(country) == 2 else None
+
+
+def _last_seen(known: Iterable[Subject]) -> dict[str, str]:
+    """The newest words of where they were (schemas/circumstances.py)."""
+    seen = [each for one in known for each in one.circumstances]
+    newest = sorted(seen, key=lambda each: (each.occurred_at_ms, each.tie, each.value))
+    return {each.name: each.value for each in newest}
 
 
 def _ordered_at_ms(known: Iterable[Subject]) -> list[int]:

@@ -16,7 +16,7 @@ _SECOND_MS = 1000
 _HOUR_MINUTES = 60
 _DAY = timedelta(days=1)
 
-KnownBy = Literal["trait", "country", "configuration"]
+KnownBy = Literal["trait", "last_seen", "country", "configuration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +44,23 @@ class Quiet:
 
 
 def zone_of(
-    trait: object, country: str | None, by_country: Mapping[str, str], configured: str
+    trait: object,
+    seen: str | None,
+    country: str | None,
+    by_country: Mapping[str, str],
+    configured: str,
 ) -> Zone:
-    """The zone that a person's trait names, else that of their country (ISO 3166) where it has one
-    for nearly everybody, else the configured one. A trait that names no zone is as none."""
-    if isinstance(trait, str) and (found := _named(trait)) is not None:
-        return Zone(trait, "trait", found)
-    name = by_country.get(country or "")
-    if name is not None and (found := _named(name)) is not None:
-        return Zone(name, "country", found)
+    """The zone that a person's trait names, else the one they were last seen in, else that of their
+    country (ISO 3166) where it has one for nearly everybody, else the configured one. A trait that
+    names no zone is as none."""
+    named: tuple[tuple[object, KnownBy], ...] = (
+        (trait, "trait"),
+        (seen, "last_seen"),
+        (by_country.get(country or ""), "country"),
+    )
+    for name, known_by in named:
+        if isinstance(name, str) and (found := _named(name)) is not None:
+            return Zone(name, known_by, found)
     return Zone(configured, "configuration", ZoneInfo(configured))
 
 

@@ -194,7 +194,23 @@ def test_when_quiet_hours_end_it_is_not_quiet_any_more(
 def test_the_zone_is_what_the_person_says_else_their_country_else_the_configuration(
     trait: object, country: str | None, expected: tuple[str, str]
 ) -> None:
-    found = zone_of(trait, country, zones_by_country(), "Asia/Tokyo")
+    found = zone_of(trait, None, country, zones_by_country(), "Asia/Tokyo")
+    assert (found.name, found.known_by) == expected
+
+
+@pytest.mark.parametrize(
+    ("trait", "seen", "expected"),
+    [
+        ("Europe/Rome", "Asia/Seoul", ("Europe/Rome", "trait")),
+        ("nowhere", "Asia/Seoul", ("Asia/Seoul", "last_seen")),
+        (None, "Asia/Seoul", ("Asia/Seoul", "last_seen")),
+        (None, "Asia/", ("Europe/Prague", "country")),
+    ],
+)
+def test_where_they_were_last_seen_stands_between_what_they_say_and_their_country(
+    trait: object, seen: str, expected: tuple[str, str]
+) -> None:
+    found = zone_of(trait, seen, "CZ", zones_by_country(), "Asia/Tokyo")
     assert (found.name, found.known_by) == expected
 
 
