@@ -23,11 +23,12 @@ from runtime.signing import Signer
 from runtime.topics_admin import ensure_topics
 from schemas.codec import CONSENT_CHANGED
 from schemas.decisions import Decision, news_of
-from schemas.errors import SettingInvalid, StoreRefused
+from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from sinks.chain_store import ChainStore
 from sinks.consents_to_ledger import Ledger, signer_of
 from sinks.rules.chain import GENESIS, Head, Raw, SignedHead, chain_on, statement_of
 from tests.integration.serving import settings_of
+from tests.waiting import eventually
 
 DAY_MS = 86_400_000
 NOW_MS = 20_000 * DAY_MS + 1_000
@@ -86,9 +87,17 @@ def write(settings: Settings, values: Values) -> None:
 
 
 def step(settings: Settings, now_ms: int = NOW_MS) -> int:
+    """As the role does it: a partition that was just made may have no leader for a moment."""
     ledger = Ledger(settings, signer_of(settings), clock=lambda: now_ms)
+
+    def done() -> tuple[int]:
+        try:
+            return (ledger.step(),)
+        except StoreUnavailable as fault:
+            raise AssertionError(str(fault)) from fault
+
     try:
-        return ledger.step()
+        return eventually(done)[0]
     finally:
         ledger.close()
 

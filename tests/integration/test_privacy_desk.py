@@ -88,7 +88,8 @@ def test_what_came_in_about_a_person_is_told_and_nothing_undescribed_is_held(up:
     settings = load_settings(up.data_dir / "run" / "settings.json", {})
     with redis.Redis.from_url(settings.redis.url) as client:
         assert undescribed(client, settings) == set()
-        known = (f"{settings.vault.key_prefix}*", f"{settings.redis.key_prefix}*")
+        prefixes = (settings.vault, settings.redis, settings.sending)
+        known = [f"{each.key_prefix}*" for each in prefixes]
         ours = {key for pattern in known for key in client.scan_iter(pattern)}
         assert set(client.scan_iter("*")) - ours == set()
 

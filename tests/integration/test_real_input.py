@@ -25,7 +25,7 @@ analytics.on('error', (fault) => { console.error(fault); process.exit(1); });
 const at = (minutes) => new Date(Date.parse('2026-01-31T12:00:00Z') + minutes * 60000);
 const context = { campaign: { name } };
 const currency = 'EUR';
-const email = 'ada@example.org';
+const email = `${userId}@example.org`;
 analytics.identify({ userId, traits: { email, plan: 'gold' }, context, timestamp: at(3) });
 analytics.identify({ userId, traits: { plan: 'basic', vip: true }, context, timestamp: at(1) });
 analytics.page({ userId, name: 'Home', context, timestamp: at(0) });
@@ -118,7 +118,7 @@ def check_told(up: Up, user: str, campaign: str) -> None:
             "subject": f"user:{user}",
             "first_seen": "2026-01-31T12:00:00.000Z",
             "last_seen": "2026-01-31T12:46:00.000Z",
-            "traits": {"email": "ada@example.org", "plan": "gold", "vip": True},
+            "traits": {"email": f"{user}@example.org", "plan": "gold", "vip": True},
             "segments": ["repeat_buyers"],
             "consents": [],
         }
@@ -144,7 +144,7 @@ def test_segments_python_sdk_is_counted_and_known(up: Up) -> None:
     def at(minutes: int) -> datetime:
         return NOON + timedelta(minutes=minutes)
 
-    traits = {"email": "ada@example.org", "plan": "gold"}
+    traits = {"email": f"{user}@example.org", "plan": "gold"}
     earlier = {"plan": "basic", "vip": True}
     client.identify(user, traits, context=context, timestamp=at(3))
     client.identify(user, earlier, context=context, timestamp=at(1))

@@ -372,7 +372,7 @@ def test_it_is_final_once_every_horizon_has_passed_and_nothing_is_found(home: Ho
     assert home.remaining(erasure_id)[home.settings.topic_names.collected] == 1
     topics = home.settings.topic_names
     p = partition_of(pid, home.settings.kafka.partitions)
-    cut(home, [(topics.collected, p), (topics.accepted, p)])
+    cut(home, [(topics.collected, p), (topics.accepted, p), (topics.segments_changed, p)])
     every = range(home.settings.kafka.partitions)
     cut(home, [(topic, n) for topic in (topics.rejected, topics.moves) for n in every])
     home.look(erasure_id)  # tells the lane to forget, and takes the mark out
@@ -408,6 +408,7 @@ def test_it_is_final_once_every_horizon_has_passed_and_nothing_is_found(home: Ho
         topics.rejected,
         topics.moves,
         topics.journeys,
+        topics.segments_changed,
     }
     assert state["certificate"]["certificate"]["status"] == "final"
     assert not home.redis.exists(home.settings.redis.key_prefix + pid.hex())
