@@ -276,8 +276,14 @@ def test_what_somebody_left_in_their_cart_comes_to_them_an_hour_later(
 
     with home.roles("subjects", "accepted"), automation(sending(home, port)):
         eventually(lambda: f"{user}@example.com" in mails(), within_s=60)
-        sent = messages(home, subject=f"user:{user}")
-        assert [(each["journey_id"], each["state"]) for each in sent] == [("left_behind", "sent")]
+
+        def is_written_down() -> bool:
+            sent = messages(home, subject=f"user:{user}")
+            found = [(each["journey_id"], each["state"]) for each in sent]
+            assert found == [("left_behind", "sent")]
+            return True
+
+        eventually(is_written_down)  # the server has it a moment before we know
         assert messages(home, subject=f"user:{buyer}") == []
     (mail,) = [each for each in mailbox.mails if each["To"] == f"{user}@example.com"]
     body = mail.get_body(("plain",))
