@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 from uuid import uuid4
 
 import clickhouse_connect
+import hypothesis
 import pytest
 import redis
 from clickhouse_connect.driver.client import Client
@@ -29,6 +30,10 @@ from tests.mounting import lacks_mount
 # A broker that lives for a minute spends more than half of its processor time on compiling itself
 # well: 6.1 s until it is ready, and 2.9 s with the quick compiler alone, which is enough for tests.
 os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+# A shared machine is slow at times: how long an example takes says nothing of the code.
+hypothesis.settings.register_profile("house", deadline=None)
+hypothesis.settings.load_profile("house")
 
 FreshName = Callable[[str], str]
 Say = Callable[[str], None]
