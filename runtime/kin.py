@@ -42,9 +42,12 @@ local line = table.concat({ARGV[7], ARGV[5], event, ARGV[8], now}, ' ')
 local row, field = prefix .. 'claims:' .. claimed, claimant .. way
 local old = redis.call('HGET', row, field)
 if old then
-  local had_ms, had_event = string.match(old, '^%d+ (%-?%d+) (%x+)')
+  local had_ms, had_event, had_cause = string.match(old, '^%d+ (%-?%d+) (%x+) (%a+)')
   had_ms = tonumber(had_ms)
-  local is_earlier = had_ms < ms or (had_ms == ms and had_event <= event)
+  local is_earlier = had_ms < ms
+  if had_ms == ms then
+    is_earlier = had_event < event or (had_event == event and had_cause <= ARGV[8])
+  end
   if is_earlier == (way == 'c') then line = old end
 end
 redis.call('HSET', row, field, line)

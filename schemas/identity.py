@@ -114,8 +114,9 @@ def weightiest(claims: list[Claim], most: int) -> list[Claim]:
     return sorted(ranked[:most], key=_sort_key)
 
 
-def _stamp(claim: Claim) -> tuple[int, bytes, bytes]:
-    return claim.occurred_at_ms, claim.event_id, claim.claimant
+def _stamp(claim: Claim) -> tuple[int, bytes, bytes, str]:
+    # Of two decisions under one id the revocation is the later.
+    return claim.occurred_at_ms, claim.event_id, claim.claimant, claim.cause
 
 
 def _sort_key(claim: Claim) -> tuple[bytes, str, int, bytes]:
