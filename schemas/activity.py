@@ -16,6 +16,10 @@ MAY_PROFILE: Final = 1
 """Flag: the purpose `personalisation` was allowed when it happened."""
 
 TIE_BYTES: Final = 8
+MOST_ENTRIES: Final = 5_000
+"""Of a person who does more only the newest are kept: it is a program, or an identifier that many
+share."""
+
 _HEAD = struct.Struct(">q8sBH")
 HEAD_BYTES: Final = _HEAD.size
 _MOST_KNOWN = 50_000

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from schemas.activity import packed, unpack
+from schemas.activity import MOST_ENTRIES, packed, unpack
 from schemas.carts import furthest, union
 from schemas.codec import SUBJECT
 from schemas.subjects import (
@@ -38,9 +38,8 @@ VISIT: Final = struct.Struct(">qq16sH")
 """started_at_ms, ended_at_ms, event_id of the first event, place in the list of campaigns."""
 
 ORDER_KEY_BYTES: Final = 8
-MOST_ENTRIES: Final = 5_000
 MOST_VISITS: Final = 50_000
-"""Of activity and of visits, as of one pid's: of more the newest."""
+"""As of one pid's: of more the newest."""
 
 
 def parts_of(subject: Subject) -> list[Subject]:

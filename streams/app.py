@@ -15,7 +15,7 @@ from runtime.logs import get_logger
 from runtime.settings import Journey as JourneySettings
 from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
-from schemas.topics import Topics
+from schemas.topics import DAY_MS, Topics
 from streams.collected_to_accepted import apply_collected
 from streams.consents_to_subjects import apply_consents
 from streams.definitions_to_members import apply_definitions
@@ -26,7 +26,6 @@ from streams.rules.admit import Rules
 from streams.rules.gate import gate_from_bases
 from streams.rules.journeys import Journey
 
-DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
 MINUTE_MS = 60_000
 

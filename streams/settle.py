@@ -6,8 +6,9 @@ transaction. So it costs nothing for each event, and a person who is due by time
 its own: they count as changed (streams/rules/wakes.py), and are settled like everybody else.
 """
 
+from schemas.activity import MOST_ENTRIES
+from schemas.topics import DAY_MS
 from streams.outputs import Outputs
-from streams.rules.activity import MOST_ENTRIES
 from streams.rules.person import Person
 from streams.rules.whole import forget_whole, whole_of
 from streams.subjects_to_journeys import settle_journeys
@@ -15,7 +16,6 @@ from streams.subjects_to_moves import tell_others
 
 ASK_AGAIN_MS = 10_000
 """Of somebody who is due but of whom not all is known: the lane lags (streams/known.py)."""
-DAY_MS = 86_400_000
 LATEST_MS = 1 << 62
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import orjson
 
-from consumers.rules.profile import VISIT_BYTES
 from consumers.rules.rates import decimal_text
 from consumers.rules.times import rfc3339
 from schemas.activity import unpack
 from schemas.events import Accepted, Collected
 from schemas.held import Held
+from schemas.persons import VISIT
 from schemas.subjects import Subject
 
 Json = Any
@@ -127,7 +127,7 @@ def view_subject(known: Subject) -> Item:
             }
             for each in unpack(known.activity)
         ],
-        "visits": len(known.visits) // VISIT_BYTES,
+        "visits": len(known.visits) // VISIT.size,
         "orders_known": len(known.order_keys) // 8,
     }
 

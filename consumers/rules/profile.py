@@ -17,7 +17,6 @@ Json = Any
 """A value of JSON, as orjson reads it."""
 
 PURPOSE = "personalisation"
-VISIT_BYTES = 34
 
 
 def may_be_shown(basis: Basis, decided: Iterable[Sequence[Consent]], at_ms: int) -> bool:

@@ -8,11 +8,8 @@ order in which events arrive never matters.
 
 from collections.abc import Iterator
 
-from schemas.activity import Entry, count_entries, pack, unpack
+from schemas.activity import MOST_ENTRIES, Entry, count_entries, pack, unpack
 
-MOST_ENTRIES = 5_000
-"""Of a person who does more only the newest are kept: it is a program, or an identifier that many
-share."""
 LONGEST_TEXT = 200
 """Characters of a category or product; a longer one is no name of a thing, and is left out."""
 

@@ -12,10 +12,11 @@ import msgspec
 from schemas.activity import TIE_BYTES
 from schemas.circumstances import word_of
 from schemas.events import Collected
+from schemas.persons import ORDER_KEY_BYTES
 from schemas.subjects import ClearTrait, Purchase, Trait
 from streams.rules.cart import CHANGE_BYTES, bytes_of, change_of, with_change
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
-from streams.rules.person import ORDER_KEY_BYTES, Person
+from streams.rules.person import Person
 from streams.rules.validate import ClearContext, ClearDevice, Money, Scalar
 
 TRAIT_BYTES = 48  # at most, beside what is sealed

@@ -4,13 +4,13 @@
 change quickly. A rule may change the person it was handed, in place, and nothing else.
 """
 
-import struct
 from typing import NamedTuple
 
 import msgspec
 
 from schemas.carts import CartChange, JourneyState
 from schemas.codec import SUBJECT
+from schemas.persons import ORDER_KEY_BYTES, VISIT
 from schemas.subjects import ClearTrait, Consent, Money, Purchase, Subject, Trait
 from schemas.varints import write_long, write_text, write_time
 from streams.rules.activity import Activity
@@ -22,9 +22,7 @@ from streams.rules.circumstances import (
 )
 from streams.rules.kinship import Kinship, read_kinship
 
-_VISIT = struct.Struct(">qq16sH")
-VISIT_BYTES = _VISIT.size
-ORDER_KEY_BYTES = 8
+VISIT_BYTES = VISIT.size
 
 
 class Visit:
@@ -131,7 +129,7 @@ _write_rare = SUBJECT.part_writer("wake_at_ms", "journeys")
 _NOTHING_RARE = _write_rare(
     Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
 )
-_pack_visit = _VISIT.pack
+_pack_visit = VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
 _EMPTY = b"\x00"
@@ -236,7 +234,7 @@ def read_person(record: bytes) -> Person:
 
 def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
     campaigns: dict[str, int] = {}
-    pack = _VISIT.pack
+    pack = VISIT.pack
     packed = b"".join(
         [
             pack(
@@ -314,7 +312,7 @@ def subject_to_person(subject: Subject) -> Person:
     }
     person.visits = [
         Visit(started_at_ms, ended_at_ms, first_id, subject.visit_campaigns[campaign])
-        for started_at_ms, ended_at_ms, first_id, campaign in _VISIT.iter_unpack(subject.visits)
+        for started_at_ms, ended_at_ms, first_id, campaign in VISIT.iter_unpack(subject.visits)
     ]
     person.activity = Activity(subject.activity)
     person.activity_since_ms = 1  # of unknown age: looked at when it is settled next

@@ -2,8 +2,8 @@
 
 import random
 
-from schemas.activity import Entry
-from streams.rules.activity import MOST_ENTRIES, Activity
+from schemas.activity import MOST_ENTRIES, Entry
+from streams.rules.activity import Activity
 
 DAY_MS = 86_400_000
 
