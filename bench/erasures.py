@@ -32,8 +32,8 @@ from urllib.parse import urlsplit
 import orjson
 
 from bench.results import percentiles, record
-from consumers.erasure_store import ErasureStore
-from consumers.profile_looks import ProfileLooks
+from consumers.erasures.profile_looks import ProfileLooks
+from consumers.erasures.store import ErasureStore
 from headwater.running import settings_file_of
 from headwater.verify import verify
 from producers.calls_to_collected import Collector, Sender, sources_of

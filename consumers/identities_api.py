@@ -16,8 +16,8 @@ from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.accesses import Accesses
-from consumers.consents_api import misfit, subject_of_body
-from consumers.profiles_api import EXPECTED_SUBJECT, UNKNOWN, parse_subject
+from consumers.consents.api import misfit, subject_of_body
+from consumers.profiles.profiles_api import EXPECTED_SUBJECT, UNKNOWN, parse_subject
 from consumers.rules.consent_bodies import Misfit
 from consumers.rules.identity_view import Json, Name, view_identity
 from consumers.rules.times import rfc3339

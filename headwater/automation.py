@@ -11,16 +11,16 @@ import threading
 from collections.abc import Callable
 from secrets import token_urlsafe
 
-from consumers.journeys_to_messages import Read, TopicToMessages, read_due
-from consumers.message_channels import Channels
-from consumers.message_gate import MessageGate
-from consumers.message_store import MessageStore
-from consumers.messages_to_people import Report, Sender
-from consumers.profile_freshness import ProfileFreshness
-from consumers.profiles_api import Profiles
+from consumers.consents.send_gate import SendGate
+from consumers.messages.channels import Channels
+from consumers.messages.gate import MessageGate
+from consumers.messages.journeys_to_messages import Read, TopicToMessages, read_due
+from consumers.messages.messages_to_people import Report, Sender
+from consumers.messages.store import MessageStore
+from consumers.profiles.profile_freshness import ProfileFreshness
+from consumers.profiles.profiles_api import Profiles
 from consumers.rules.times import rfc3339
-from consumers.segments_to_calls import ChangesToCalls
-from consumers.send_gate import SendGate
+from consumers.segments.segments_to_calls import ChangesToCalls
 from producers.calls_to_collected import Collector
 from producers.calls_to_collected import Sender as Source
 from producers.rules.bodies import Body

@@ -16,7 +16,7 @@ import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from consumers.templates_of_messages import SHIPPED, TemplateFault, Templates
+from consumers.messages.templates_of_messages import SHIPPED, TemplateFault, Templates
 from headwater.caller import Caller, url_of
 from headwater.running import chosen_settings, settings_in_force
 from runtime import apache_kafka

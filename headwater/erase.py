@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from consumers.erasures_api import read_together, state_of
-from consumers.erasures_to_certificates import Desk
+from consumers.erasures.api import read_together, state_of
+from consumers.erasures.erasures_to_certificates import Desk
 from consumers.rules.erasure import REASONS, is_empty
 from headwater.caller import Caller, url_of
 from runtime.clock import ClockMs, now_ms

@@ -21,31 +21,27 @@ from fastapi import FastAPI
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumers import (
-    campaigns_api,
-    campaigns_page,
-    consent_links_api,
-    consent_lists_api,
-    consent_pages,
-    consents_api,
-    erasures_api,
-    export_api,
-    health_api,
-    identities_api,
-    messages_api,
-    outbox_api,
-    profiles_api,
-    rejected_api,
-    segments_api,
-    sends_api,
-    verification_api,
-)
+from consumers import health_api, identities_api, rejected_api
 from consumers.accesses import Accesses
+from consumers.campaigns import api as campaigns_api
+from consumers.campaigns import page_api as campaigns_page
+from consumers.campaigns import verification_api
 from consumers.clickhouse_reader import ClickHouseReader
-from consumers.erasure_store import ErasureStore
+from consumers.consents import api as consents_api
+from consumers.consents import links_api as consent_links_api
+from consumers.consents import lists_api as consent_lists_api
+from consumers.consents import pages as consent_pages
+from consumers.consents import sends_api
+from consumers.consents.send_gate import SendGate
+from consumers.erasures import api as erasures_api
+from consumers.erasures.store import ErasureStore
+from consumers.exports import export_api
+from consumers.exports.subject_to_export import Exporter
 from consumers.health_api import Check, Readiness
-from consumers.send_gate import SendGate
-from consumers.subject_to_export import Exporter
+from consumers.messages import api as messages_api
+from consumers.messages import outbox_api
+from consumers.profiles import profiles_api
+from consumers.segments import api as segments_api
 from producers import http_to_collected
 from producers.calls_to_collected import Collector
 from runtime.access import Access

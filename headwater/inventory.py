@@ -11,8 +11,9 @@ from typing import Any
 
 from confluent_kafka.admin import AdminClient
 
-from consumers import erasure_store, message_scripts
-from consumers.fact_ages import STEPS
+from consumers.erasures import store as erasure_store
+from consumers.erasures.fact_ages import STEPS
+from consumers.messages import scripts as message_scripts
 from runtime import consent_overlay, kin, vault_rows
 from runtime.clickhouse import answering, connect
 from runtime.purposes import explain, purposes_in_force

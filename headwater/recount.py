@@ -4,7 +4,7 @@ Each counter row says which prefix of its partition it covers, so it is compared
 that prefix. One statement reads both tables and may see the one a little before the other, so what
 differs is read again in an order in which only a real difference stays: progress, then the counter,
 then the facts (the sink writes them the other way round). Minutes whose facts went with age
-(consumers/fact_ages.py) are left out: their counters stay as they were verified last.
+(consumers/erasures/fact_ages.py) are left out: their counters stay as they were verified last.
 """
 
 from collections.abc import Callable, Iterator, Mapping

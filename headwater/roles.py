@@ -136,8 +136,8 @@ def run_process(
             settings, stop_on_signal(), member=member, on_ready=on_ready, watch=watch_sink
         )
     elif name == "erasure":
-        from consumers.erasures_to_certificates import run_erasures
-        from consumers.limits_in_time import keep_limits
+        from consumers.erasures.erasures_to_certificates import run_erasures
+        from consumers.erasures.limits_in_time import keep_limits
 
         # Unwatched: ClickHouse may take minutes to rewrite parts, and an end would begin it anew.
         stop = stop_on_signal()

@@ -13,7 +13,7 @@ import httpx
 import redis
 from clickhouse_connect.driver.client import Client
 
-from consumers.erasures_to_certificates import Desk, run_erasures
+from consumers.erasures.erasures_to_certificates import Desk, run_erasures
 from consumers.rules.times import rfc3339
 from headwater.verify import Verdict, verify
 from runtime.clickhouse import connect

@@ -17,14 +17,14 @@ import orjson
 import redis
 from aiosmtpd.controller import Controller
 
-from consumers.journeys_to_messages import message_of_due
-from consumers.message_channels import Channels
-from consumers.message_gate import MessageGate
-from consumers.message_store import MessageStore
-from consumers.messages_to_people import Report, Sender
-from consumers.profiles_api import Profiles
+from consumers.consents.send_gate import SendGate
+from consumers.messages.channels import Channels
+from consumers.messages.gate import MessageGate
+from consumers.messages.journeys_to_messages import message_of_due
+from consumers.messages.messages_to_people import Report, Sender
+from consumers.messages.store import MessageStore
+from consumers.profiles.profiles_api import Profiles
 from consumers.rules.messages import Decided, History, Message
-from consumers.send_gate import SendGate
 from runtime.consent_overlay import ConsentOverlay
 from runtime.processes import free_ports
 from runtime.sealing import Person

@@ -220,5 +220,5 @@ def test_wheel_holds_code_and_data_and_no_tests(tmp_path: Path) -> None:
         for pattern in ("schemas/*.avsc", "schemas/ids.json", "sinks/migrations/*.sql")
         for path in ROOT.glob(pattern)
     ]
-    page = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("consumers/page/*")]
+    page = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("consumers/campaigns/page/*")]
     assert [path for path in data + page if path not in names] == []

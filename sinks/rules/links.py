@@ -1,7 +1,7 @@
 """Which rows say that two pids are one person, also after both were erased?
 
 A lane says on events.accepted who joins and leaves the person of a root (schemas/moves.py). Each
-such record is a row as it is; readers take the newest of each pair (consumers/persons.py).
+such record is a row as it is; readers take the newest of each pair (consumers/profiles/persons.py).
 
 Whoever is erased leaves anonymous rows in the place of their facts (residuals.py), named by a salt
 of each pid's own. Two pids of one person that did the same in one campaign would become two people

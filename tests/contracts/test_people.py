@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from consumers.campaign_counts import CampaignCounts, Progress, Span
-from consumers.campaign_series import read_series
+from consumers.campaigns.counts import CampaignCounts, Progress, Span
+from consumers.campaigns.series import read_series
 from consumers.clickhouse_reader import ClickHouseReader
 from runtime.clickhouse import connect
 from runtime.settings import ClickHouse, Kafka, Settings

@@ -590,7 +590,7 @@ REAL_MUTANTS = [
     ),
     RealMutant(
         "pids are counted, not persons",
-        "consumers/campaign_counts.py",
+        "consumers/campaigns/counts.py",
         "_PEOPLE_BY_LINKS if await",
         "_PEOPLE if await",
         "tests/contracts/test_people.py",

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
-from consumers.message_store import SENDING_FOR_MS
+from consumers.messages.store import SENDING_FOR_MS
 from consumers.rules.times import rfc3339
 from headwater.automation import run_automation
 from runtime.clock import now_ms

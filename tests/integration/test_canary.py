@@ -27,9 +27,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from consumers.erasure_store import ErasureStore
-from consumers.log_looks import LogLooks
-from consumers.redis_files import RedisFiles
+from consumers.erasures.log_looks import LogLooks
+from consumers.erasures.redis_files import RedisFiles
+from consumers.erasures.store import ErasureStore
 from headwater.erase import run_verify
 from runtime import apache_kafka
 from runtime.clickhouse import connect

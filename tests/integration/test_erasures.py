@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from consumers.erasures_to_certificates import Desk
+from consumers.erasures.erasures_to_certificates import Desk
 from consumers.rules.times import rfc3339
 from headwater.erase import run_verify
 from runtime.clock import now_ms

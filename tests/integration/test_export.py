@@ -261,7 +261,7 @@ def test_nothing_of_anybody_else_is_told(desk: Desk) -> None:
 def test_more_events_and_facts_than_a_page_holds_are_all_told(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.person_facts.PAGE", 7)
+    monkeypatch.setattr("consumers.exports.person_facts.PAGE", 7)
     for number in range(20):
         desk.accept(desk.event(number))
     told = desk.export().json()
@@ -375,7 +375,7 @@ def test_the_command_says_what_it_expects(desk: Desk, tmp_path: Path) -> None:
 def test_an_export_breaks_off_when_the_person_is_erased_meanwhile(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from consumers.subject_to_export import Exporter
+    from consumers.exports.subject_to_export import Exporter
 
     reads = Exporter._facts
 

@@ -8,12 +8,12 @@ import pytest
 from clickhouse_connect.driver.client import Client
 from pydantic import ValidationError
 
-from consumers import fact_ages
-from consumers.campaign_counts import CampaignCounts, Span
-from consumers.campaign_series import read_series
+from consumers.campaigns.counts import CampaignCounts, Span
+from consumers.campaigns.series import read_series
 from consumers.clickhouse_reader import ClickHouseReader
-from consumers.fact_ages import drop_old_facts
-from consumers.limits_in_time import look_once
+from consumers.erasures import fact_ages
+from consumers.erasures.fact_ages import drop_old_facts
+from consumers.erasures.limits_in_time import look_once
 from consumers.rules.rates import CampaignView, view_campaigns
 from headwater.inventory import take_inventory
 from headwater.verify import Verdict, verify

@@ -11,8 +11,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from pydantic import ValidationError
 
-from consumers.idle_to_erasures import ask_to_forget
-from consumers.limits_in_time import keep_limits
+from consumers.erasures.idle_to_erasures import ask_to_forget
+from consumers.erasures.limits_in_time import keep_limits
 from headwater.inventory import take_inventory
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
@@ -146,7 +146,7 @@ def test_a_person_is_idle_under_all_identifiers_or_not_at_all(settings: Settings
 def test_more_people_than_a_page_holds_are_all_asked_to_be_forgotten(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.idle_to_erasures._PAGE", 3)
+    monkeypatch.setattr("consumers.erasures.idle_to_erasures._PAGE", 3)
     vault = Vault.from_settings(settings)
     for number in range(10):
         receive(settings, known(vault, "user", f"u-{number}").pid, OLD_MS)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import redis
 
-from consumers.message_store import CLAIMED_FOR_MS, SENDING_FOR_MS
-from consumers.messages_to_people import Report, Sender
+from consumers.messages.messages_to_people import Report, Sender
+from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from runtime.sealing import Person
 from schemas.errors import StoreUnavailable
 from tests.mailing import NOON_MS, YES, Killed, Mailbox, Office, bought, mail_server, office

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from consumers.log_looks import LogLooks
+from consumers.erasures.log_looks import LogLooks
 from runtime.changes import ChangeReader
 from runtime.embedded import EmbeddedStack, Wanted
 from runtime.fresh_consumer import FreshConsumer

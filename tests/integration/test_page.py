@@ -66,7 +66,7 @@ def test_page_is_not_sent_again_until_it_changes(served: Served) -> None:
 
 
 def test_page_names_every_counter_and_rate(checkout: Path) -> None:
-    script = (checkout / "consumers" / "page" / "app.js").read_text()
+    script = (checkout / "consumers" / "campaigns" / "page" / "app.js").read_text()
     for name in (*COUNTS, *PEOPLE, *RATES):
         assert f'("{name}",' in script
     for name in (*MONEY, "aov"):

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import redis
 
-from consumers.redis_files import RedisFiles
+from consumers.erasures.redis_files import RedisFiles
 from runtime.settings import Redis, Settings
 
 Client = redis.Redis

@@ -16,9 +16,9 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from consumers.erasure_looks import Examiner
-from consumers.erasure_stores import Stores
-from consumers.erasures_to_certificates import Desk, limits_of
+from consumers.erasures.erasures_to_certificates import Desk, limits_of
+from consumers.erasures.looks import Examiner
+from consumers.erasures.stores import Stores
 from consumers.rules.certificate import broken_links
 from consumers.rules.erasure import Erasure
 from runtime.clock import now_ms

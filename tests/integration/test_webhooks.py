@@ -11,7 +11,7 @@ import redis
 from standardwebhooks import Webhook as Receiver
 from standardwebhooks import WebhookVerificationError
 
-from consumers.message_store import SENDING_FOR_MS
+from consumers.messages.store import SENDING_FOR_MS
 from consumers.rules.messages import Message
 from consumers.rules.segment_calls import call_of
 from runtime.clock import now_ms

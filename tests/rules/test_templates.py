@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from consumers.messages.templates_of_messages import TemplateFault, Templates
 from consumers.rules.cart_view import decimal_of, view_cart
-from consumers.templates_of_messages import TemplateFault, Templates
 from runtime.settings import Settings
 from runtime.smtp import address_of, write_mail
 from schemas.carts import CartLine

@@ -1,0 +1,214 @@
+"""May this message go to this person now, and where to?
+
+Asked right before it goes, of whoever knows: the vault whose it is, the profile what they did
+since, the overlay what they decided (consumers/consents/send_gate.py). The order is that of the
+rules, so that the same facts always give the same reason. A store that does not answer is no
+permission.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from email.headerregistry import Address
+from typing import Any, cast
+
+from consumers.consents.send_gate import SendGate
+from consumers.messages.store import MessageStore
+from consumers.profiles.profiles_api import Profiles, open_traits
+from consumers.rules.local_time import Quiet, Zone, zone_of
+from consumers.rules.messages import EMAIL, Message
+from consumers.rules.sending import (
+    Dropped,
+    Go,
+    Held,
+    Limits,
+    decide_by_change,
+    decide_by_purchase,
+    decide_by_time,
+)
+from runtime.consent_overlay import ConsentOverlay
+from runtime.sealing import IdType, Person, normalise_email
+from runtime.settings import Settings
+from runtime.settings_sending import minute_of
+from runtime.smtp import address_of
+from runtime.time_zones import zones_by_country
+from runtime.vault import Suppressed, Vault
+from schemas.activity import unpack
+from schemas.errors import StoreUnavailable
+from schemas.journeys import JourneyDue
+from schemas.subjects import Subject
+
+HOUR_MS = 3_600_000
+CART_EVENTS = frozenset({"Product Added", "Product Removed", "Wishlist Product Added to Cart"})
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """A message may go, at the time of asking: to whom, and how they live. `id_type` and
+    `external_id` are those of the message's own pid, `pids` all of the person."""
+
+    person: Person
+    id_type: IdType
+    external_id: str
+    pids: Sequence[bytes]
+    address: Address | None
+    zone: Zone
+    traits: Mapping[str, Any]
+
+
+class MessageGate:
+    """Answers for one event loop; closes nothing that it was given. A person is all of their pids.
+
+    Methods raise StoreUnavailable or StoreRefused: then the message does not go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        vault: Vault,
+        profiles: Profiles,
+        gate: SendGate,
+        store: MessageStore,
+    ) -> None:
+        chosen = settings.sending
+        self.limits = Limits(
+            chosen.most_a_day,
+            chosen.most_a_week,
+            Quiet(minute_of(chosen.quiet_from), minute_of(chosen.quiet_to)),
+            chosen.latest_hours * HOUR_MS,
+        )
+        self._timezone = chosen.timezone
+        self._overlay = ConsentOverlay(settings)
+        self._vault = vault
+        self._profiles = profiles
+        self._gate = gate
+        self._store = store
+
+    async def ask(self, message: Message, due: JourneyDue, now_ms: int) -> Allowed | Held | Dropped:
+        """Whether it may go, by every rule but the limits by day and week, which count when it is
+        begun."""
+        pids = await self._overlay.kin.pids_of(message.pid)
+        rows = await asyncio.to_thread(self._vault.identifiers_of, pids)
+        people = {row[0].pid: row for row in rows if row is not None}
+        if message.pid not in people:
+            return Dropped("erased", {})
+        person, id_type, external_id = people[message.pid]
+        if due.held_out:
+            return Dropped("held_out", {})
+        stored = await self._profiles.stored_of(pids)
+        if stored[message.pid][1]:
+            return Dropped("erased", {})
+        known = [
+            (people[pid][0], each)
+            for pid, (each, _) in stored.items()
+            if each is not None and pid in people
+        ]
+        if not known:
+            raise StoreUnavailable("the person's profile is not there yet")
+        traits = _traits(known)
+        address = None
+        if message.channel == EMAIL:
+            named = [value for _, kind, value in people.values() if kind == "email"]
+            address = _address(named, traits)
+            if address is None:
+                return Dropped("no_address", {})
+        if await self._is_suppressed(message, pids, address):
+            return Dropped("suppressed", {"channel": message.channel})
+        refusal = await self._ask(id_type, external_id, due)
+        if refusal is not None:
+            return refusal
+        seen = _last_seen(each for _, each in known)
+        zone = zone_of(
+            traits.get("timezone"),
+            seen.get("timezone"),
+            _country(traits) or seen.get("country"),
+            zones_by_country(),
+            self._timezone,
+        )
+        for decision in (
+            decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(each for _, each in known)),
+            decide_by_change(due.anchor_at_ms, _changed_at_ms(each for _, each in known)),
+            decide_by_time(due.due_at_ms, now_ms, zone, self.limits, due.expires_at_ms),
+        ):
+            if not isinstance(decision, Go):
+                return decision
+        return Allowed(person, cast("IdType", id_type), external_id, pids, address, zone, traits)
+
+    async def confirm(self, allowed: Allowed, due: JourneyDue) -> Dropped | None:
+        """None: it may begin within SEND_WITHIN_MS of calling this."""
+        return await self._ask(allowed.id_type, allowed.external_id, due)
+
+    async def _ask(self, id_type: str, external_id: str, due: JourneyDue) -> Dropped | None:
+        asked = cast("IdType", id_type)
+        refusal = await self._gate.ask(asked, external_id, due.channel, due.topic)
+        if refusal is None:
+            return None
+        return Dropped(refusal, {"channel": due.channel, "topic": due.topic})
+
+    async def identified(self, pid: bytes) -> tuple[Person, IdType, str] | None:
+        """The person, and the identifier that the pid was made for; None once erased."""
+        (row,) = await asyncio.to_thread(self._vault.identifiers_of, [pid])
+        return None if row is None else (row[0], cast("IdType", row[1]), row[2])
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._overlay.close()
+
+    async def _is_suppressed(
+        self, message: Message, pids: Sequence[bytes], address: Address | None
+    ) -> bool:
+        refuses = self._store.is_undeliverable
+        if await asyncio.to_thread(refuses, pids, message.channel):
+            return True
+        if address is None:
+            return False
+        email = normalise_email(address.addr_spec)
+        return isinstance(await asyncio.to_thread(self._vault.find, "email", email), Suppressed)
+
+
+def _traits(known: Iterable[tuple[Person, Subject]]) -> dict[str, Any]:
+    """Name -> newest value of every trait, under whichever pid; without those taken back."""
+    newest: dict[str, tuple[int, bytes, Any]] = {}
+    for person, each in known:
+        for trait, (name, value) in zip(each.traits, open_traits(person, each), strict=True):
+            found = (trait.occurred_at_ms, trait.event_id, value)
+            if name not in newest or found[:2] > newest[name][:2]:
+                newest[name] = found
+    return {name: value for name, (_, _, value) in newest.items() if value is not None}
+
+
+def _address(named: Sequence[str], traits: Mapping[str, Any]) -> Address | None:
+    """An address that the person is known by, before one that is only told of them; of several the
+    one that is also told."""
+    told = traits.get("email")
+    if isinstance(told, str) and (not named or normalise_email(told) in named):
+        return address_of(told)
+    return address_of(named[0]) if named else None
+
+
+def _country(traits: Mapping[str, Any]) -> str | None:
+    """By Segment's traits: address.country, or country; two letters (ISO 3166)."""
+    address = traits.get("address")
+    found = address.get("country") if isinstance(address, dict) else None
+    country = found or traits.get("country")
+    return country.upper() if isinstance(country, str) and len(country) == 2 else None
+
+
+def _last_seen(known: Iterable[Subject]) -> dict[str, str]:
+    """The newest words of where they were (schemas/circumstances.py)."""
+    seen = [each for one in known for each in one.circumstances]
+    newest = sorted(seen, key=lambda each: (each.occurred_at_ms, each.tie, each.value))
+    return {each.name: each.value for each in newest}
+
+
+def _ordered_at_ms(known: Iterable[Subject]) -> list[int]:
+    return [each.occurred_at_ms for one in known for each in one.purchases if not each.is_refund]
+
+
+def _changed_at_ms(known: Iterable[Subject]) -> list[int]:
+    return [
+        entry.occurred_at_ms
+        for one in known
+        for entry in unpack(one.activity)
+        if entry.name in CART_EVENTS
+    ]
