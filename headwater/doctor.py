@@ -227,11 +227,8 @@ def _mail(settings: Settings) -> str:
         async with server.connected():
             pass
 
+    asyncio.run(connect_once())
     where = f"{settings.smtp.host}:{settings.smtp.port}"
-    try:
-        asyncio.run(connect_once())
-    except StoreUnavailable as error:
-        raise StoreUnavailable(f"{where} does not take us ({error}); correct [smtp]") from None
     return f"{where} takes us, from {server.sender.addr_spec}"
 
 

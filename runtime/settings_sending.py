@@ -55,6 +55,7 @@ class Smtp(Section):
     encryption: Literal["starttls", "tls", "none"] = Field(
         "starttls", description="none only for a server on this host"
     )
+    ca_file: str = Field("", description="authorities to trust, in PEM; empty: the system's")
     username: str = Field("", description="empty: no login")
     password_file: str = Field("", description="a file with the password, and nothing else")
     from_address: str = Field("", description="'Shop <shop@example.com>'; needed with host")

@@ -4,8 +4,12 @@ Until the server has been given the text, nothing has been sent, and whatever fa
 again. From then on only its answer says whether it took it: without one it may have, so the mail is
 not sent again (RFC 5321 4.5.4.2 lets a server deliver what it could not acknowledge). The two are
 told apart here.
+
+Where encryption is asked for there is no connection without it: a server whose certificate does not
+prove its name, or that offers no TLS, gets neither login nor mail.
 """
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from typing import Any, Literal
 
 from aiosmtplib import (
     SMTP,
+    SMTPAuthenticationError,
     SMTPDataError,
     SMTPException,
     SMTPRecipientRefused,
@@ -103,12 +108,14 @@ def address_of(text: object) -> Address | None:
 
 
 class SmtpServer:
-    """The server of `[smtp]`."""
+    """The server of `[smtp]`. Raises SettingInvalid for files that cannot be read."""
 
     def __init__(self, chosen: Smtp) -> None:
         self._chosen = chosen
         self.sender = sender_of(chosen)
         self._password = _password(chosen)
+        # Made once: reading the authorities of a system takes longer than a mail.
+        self._trusted = None if chosen.encryption == "none" else _trusted(chosen.ca_file)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator["Connection"]:
@@ -123,13 +130,13 @@ class SmtpServer:
             use_tls=chosen.encryption == "tls",
             # True: without it there is no connection. None would be content with plain text.
             start_tls=chosen.encryption == "starttls",
+            tls_context=self._trusted,
         )
         try:
             await client.connect()
         except (SMTPException, OSError, ValueError) as error:
             client.close()
-            # Not its text: it may quote the server, and that the login.
-            raise StoreUnavailable(f"the mail server: {type(error).__name__}") from None
+            raise StoreUnavailable(_explain(error, chosen)) from None
         try:
             yield Connection(client)
         finally:
@@ -177,6 +184,44 @@ def sender_of(chosen: Smtp) -> Address:
             "(or set HEADWATER_SMTP_FROM_ADDRESS)"
         )
     return Address(name, found.username, found.domain)
+
+
+def _explain(error: Exception, chosen: Smtp) -> str:
+    """What is wrong, and what to do. Not the error's text: it may quote the server, and that the
+    login."""
+    where = f"the mail server {chosen.host}:{chosen.port}"
+    cause = error if isinstance(error, ssl.SSLError) else error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return (
+            f"{where} has a certificate that is not trusted ({cause.verify_message}): set [smtp] "
+            "host to a name in it, or [smtp] ca_file to the authority that signed it"
+        )
+    if isinstance(cause, ssl.SSLError):
+        return (
+            f"{where} speaks no TLS that we understand ({cause.reason}): set [smtp] encryption to "
+            "starttls or tls, as that port expects"
+        )
+    if isinstance(error, SMTPAuthenticationError):
+        return (
+            f"{where} refuses the login (code {error.code}): correct [smtp] username, and what is "
+            "in password_file"
+        )
+    if type(error) is SMTPException:  # the client's own: no STARTTLS there, or no way to log in
+        return (
+            f"{where} does not offer what is asked for: correct [smtp] port, encryption "
+            f"({chosen.encryption}) or username"
+        )
+    return f"{where} does not answer as one ({type(error).__name__}); look at [smtp] host and port"
+
+
+def _trusted(ca_file: str) -> ssl.SSLContext:
+    """Checks certificates and the names in them, by the system's authorities or those of a file."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ValueError):
+        raise SettingInvalid(
+            f"[smtp] ca_file: expected certificates in PEM, cannot read {ca_file}"
+        ) from None
 
 
 def _password(chosen: Smtp) -> str:
