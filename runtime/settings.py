@@ -43,10 +43,12 @@ from runtime.settings_sections import (
 )
 from runtime.settings_sending import Sending, Smtp, Webhook
 from runtime.settings_traits import Traits
+from schemas.circumstances import words_of
 from schemas.errors import SettingInvalid
 from schemas.segments import MOST_WINDOW_DAYS, Known
 from schemas.toml_lines import lines_of
 from schemas.topics import DAY_MS, Topics
+from schemas.traits import Measures
 
 __all__ = [
     "ENVIRONMENT_PREFIX",
@@ -180,7 +182,18 @@ class Settings(Section):
     def segment_names(self) -> Known:
         """The names that the condition of a segment may use."""
         days = min(self.time.history_days, MOST_WINDOW_DAYS)
-        return Known(tuple(self.purposes), self.fields.traits.clear, days)
+        return Known(
+            tuple(self.purposes),
+            self.fields.traits.clear,
+            days,
+            tuple(self.traits.monetary),
+            words_of("timezone"),
+        )
+
+    @property
+    def measures(self) -> Measures:
+        """By what scores and favourites are told."""
+        return Measures(self.traits.thresholds, self.time.history_days)
 
     @property
     def vault_url(self) -> str:

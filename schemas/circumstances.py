@@ -52,11 +52,12 @@ def word_of(name: str, value: str | float | bool | None) -> str | None:
 def _is_word(name: str, value: str) -> bool:
     if name == "country":  # ISO 3166-1 alpha-2
         return len(value) == 2 and value.isascii() and value.isalpha() and value.isupper()
-    return value in _words_of(name)
+    return value in words_of(name)
 
 
 @cache
-def _words_of(name: str) -> frozenset[str]:
+def words_of(name: str) -> frozenset[str]:
+    """Every word that `name`, one of NAMES but `country`, can have."""
     if name == "channel":
         return CHANNELS
     if name == "device":

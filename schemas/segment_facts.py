@@ -4,14 +4,13 @@ A person's facts under one protocol, so that a lane, which holds them in its wor
 preview, which reads the records of everybody, answer by the same rules.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final, Protocol
 
 import msgspec
 
-from schemas.activity import Entry
-from schemas.segment_leaves import AGES, AMOUNTS, COUNTS
+from schemas.activity import MAY_PROFILE, Entry
 from schemas.segments import Condition
 from schemas.subjects import ClearTrait, Consent, Purchase
 
@@ -19,6 +18,8 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 MICRO = 1_000_000
 NEVER: Final = 1 << 62
+ANY: Final = ""
+"""In place of an event's name: whatever it is called."""
 
 Scalar = str | int | float | bool
 Answer = tuple[bool, int]
@@ -50,6 +51,10 @@ class Facts(Protocol):
     def activity(self) -> Iterable[Entry]: ...
     @property
     def clear_traits(self) -> Mapping[str, ClearTrait]: ...
+    @property
+    def visits_ms(self) -> Sequence[int]: ...  # when each began, in order
+    @property
+    def circumstances(self) -> Mapping[str, tuple[int, bytes, str]]: ...  # the last is the word
 
 
 ByName = Mapping[str, tuple[list[int], list[Entry]]]
@@ -58,7 +63,7 @@ ByName = Mapping[str, tuple[list[int], list[Entry]]]
 class Look:
     """One evaluation: the facts, and what was found out about them on the way."""
 
-    __slots__ = ("by_name", "facts", "found", "groups", "has_decided", "now_ms")
+    __slots__ = ("by_name", "facts", "favourite", "found", "groups", "has_decided", "now_ms")
 
     def __init__(self, facts: Facts, groups: Sequence[Sequence[Consent]], now_ms: int) -> None:
         self.facts = facts
@@ -66,6 +71,7 @@ class Look:
         self.has_decided = any(groups)
         self.now_ms = now_ms
         self.by_name: ByName | None = None
+        self.favourite: tuple[str | None, int] | None = None
         self.found: dict[str, Answer] = {}
 
 
@@ -87,69 +93,50 @@ def _times(value: float, factor: int) -> int:
     return value if factor == 1 and isinstance(value, int) else round(Decimal(str(value)) * factor)
 
 
-def computed_rule(leaf: Condition) -> tuple[int, Rule]:
-    name: str = leaf["computed"]
-    if name in COUNTS:
-        low, high = bounds_of(leaf)
-
-        def count(look: Look) -> Answer:
-            return low <= getattr(look.facts, name) <= high, NEVER
-
-        return 1, count
-    if name in AMOUNTS:
-        return 3, _amount(name, leaf["currency"], *bounds_of(leaf, factor=MICRO))
-    assert name in AGES
-    low, high = bounds_of(leaf)
-    since = _SINCE[name]
-
-    def age(look: Look) -> Answer:
-        at_ms = since(look.facts)
-        if at_ms is None:
-            return False, NEVER
-        days = (look.now_ms - at_ms) // DAY_MS
-        if days < low:
-            return False, at_ms + low * DAY_MS if low <= high else NEVER
-        if days > high:
-            return False, NEVER
-        return True, NEVER if high == NEVER else at_ms + (high + 1) * DAY_MS
-
-    return 3, age
+def window_ms(leaf: Condition) -> int:
+    """How far back it looks; 0 for one that names no window."""
+    days: int = leaf.get("within_days", 0)
+    hours: int = leaf.get("within_hours", 0)
+    return days * DAY_MS + hours * HOUR_MS
 
 
-def _amount(name: str, currency: str, low: int, high: int) -> Rule:
-    """No comparison is true of an average without an order, nor of a currency never used."""
-
-    def amount(look: Look) -> Answer:
-        facts = look.facts
-        if name == "spent":
-            found = facts.spent.get(currency)
-        elif name == "refunded":
-            found = facts.refunded.get(currency)
-        else:
-            amounts = [
-                each.amount_micro
-                for each in facts.purchases
-                if each.currency == currency and not each.is_refund
-            ]
-            if not amounts:
-                return False, NEVER
-            return low * len(amounts) <= sum(amounts) <= high * len(amounts), NEVER
-        return found is not None and low <= found <= high, NEVER
-
-    return amount
+def count_in_window(
+    times_ms: Sequence[int], first: int, low: int, high: int, length_ms: int
+) -> Answer:
+    """Whether `low` to `high` of `times_ms` (by time), from place `first` on, lie in a window of
+    `length_ms` that holds all of these now."""
+    count = len(times_ms) - first
+    if count < low:
+        return False, NEVER  # they only become fewer
+    if count > high:
+        at_ms = times_ms[first + count - high - 1] + length_ms
+        return False, at_ms if low <= high else NEVER
+    return True, times_ms[first + count - low] + length_ms if low else NEVER
 
 
-def _last_order_ms(facts: Facts) -> int | None:
-    return max(
-        (each.occurred_at_ms for each in facts.purchases if not each.is_refund), default=None
-    )
+def entries_of(look: "Look", names: Collection[str]) -> ByName:
+    """What was allowed for personalisation when it happened, of each event in `names`; all of it
+    under ANY, if that is one of them. Read once an evaluation: `names` are those that any
+    condition asks for."""
+    found = look.by_name
+    if found is None:
+        found = look.by_name = _by_name(look.facts.activity, names)
+    return found
 
 
-_SINCE: Mapping[str, Callable[[Facts], int | None]] = {
-    "days_since_first_seen": lambda facts: facts.first_seen_ms if facts.events else None,
-    "days_since_last_seen": lambda facts: facts.last_seen_ms if facts.events else None,
-    "days_since_last_order": _last_order_ms,
-}
+def _by_name(activity: Iterable[Entry], names: Collection[str]) -> ByName:
+    """Of each event in `names` the entries by time, and their times."""
+    found: dict[str, list[Entry]] = {}
+    if ANY in names:
+        activity = list(activity)
+        found[ANY] = [entry for entry in activity if entry.flags & MAY_PROFILE]
+    for entry in activity:
+        if entry.flags & MAY_PROFILE and entry.name in names:
+            found.setdefault(entry.name, []).append(entry)
+    for entries in found.values():
+        if len(entries) > 1:
+            entries.sort()
+    return {name: ([each.occurred_at_ms for each in of], of) for name, of in found.items()}
 
 
 def trait_rule(leaf: Condition) -> Rule:

@@ -10,13 +10,25 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-COUNTS: Final = ("events", "orders", "refunds")
+from schemas.circumstances import NAMES, word_of, words_of
+from schemas.traits import BEST, WORST
+
+COUNTS: Final = ("events", "orders", "refunds", "visits")
+"""Of all time."""
+IN_WINDOWS: Final = ("events", "visits", "product_views", "cart_adds", "orders")
+"""Counted within a window that ends now."""
 AMOUNTS: Final = ("spent", "refunded", "average_order_value")
 """Of one currency, which the condition names: amounts of two are never added."""
 AGES: Final = ("days_since_first_seen", "days_since_last_seen", "days_since_last_order")
 """Whole days of 24 hours that have passed; of what never was, no comparison is true."""
-TEXTS: Final[tuple[str, ...]] = ()
-COMPUTED: Final = (*COUNTS, *AMOUNTS, *AGES, *TEXTS)
+SCORES: Final = ("recency", "frequency", "monetary")
+"""5 (best) to 1, by [traits]; monetary of one currency, which the condition names."""
+TEXTS: Final = ("favourite_category", *NAMES)
+"""The newest that is known, by when it happened."""
+MEASURED: Final = (*SCORES, "favourite_category")
+"""Told by what is configured (schemas/traits.py, Measures)."""
+COMPUTED: Final = tuple(dict.fromkeys((*COUNTS, *IN_WINDOWS, *AMOUNTS, *AGES, *SCORES, *TEXTS)))
+WINDOWS: Final = ("within_days", "within_hours")
 WHERE: Final = ("category", "product_id", "campaign")
 COMPARISONS: Final = ("at_least", "at_most", "exactly")
 LONGEST_TEXT = 200
@@ -40,6 +52,10 @@ class Names(Protocol):
     def clear_traits(self) -> Collection[str] | None: ...
     @property
     def history_days(self) -> int: ...
+    @property
+    def scored_currencies(self) -> Collection[str] | None: ...
+    @property
+    def timezones(self) -> Collection[str] | None: ...
 
 
 class Around(Protocol):
@@ -57,17 +73,11 @@ def check_leaf(kind: str, leaf: Leaf, around: Around) -> Told:
 
 
 def _event(leaf: Leaf, around: Around) -> Told:
-    allowed = ("event", "within_days", "within_hours", "where", *COMPARISONS)
+    allowed = ("event", *WINDOWS, "where", *COMPARISONS)
     yield from _only(leaf, allowed)
     if not _is_text(leaf["event"]):
         yield "event", "expected the name of a track event, or page or screen"
-    windows = [key for key in ("within_days", "within_hours") if key in leaf]
-    if len(windows) != 1:
-        yield windows[1] if windows else "", "expected one of within_days and within_hours"
-    else:
-        most = around.known.history_days * (24 if windows[0] == "within_hours" else 1)
-        if not _is_whole(leaf[windows[0]], 1, most):
-            yield windows[0], f"expected a whole number from 1 to {most}"
+    yield from _window(leaf, around, must=True)
     where = leaf.get("where", {})
     if not isinstance(where, Mapping):
         yield "where", f"expected a table of {', '.join(WHERE)}"
@@ -80,7 +90,17 @@ def _event(leaf: Leaf, around: Around) -> Told:
     yield from _comparison(leaf, lambda value: _is_whole(value, 0, MOST_COUNT), must=False)
 
 
-def _computed(leaf: Leaf, _around: Around) -> Told:
+def _window(leaf: Leaf, around: Around, *, must: bool) -> Told:
+    windows = [key for key in WINDOWS if key in leaf]
+    if len(windows) > 1 or (must and not windows):
+        yield windows[1] if windows else "", f"expected one of {' and '.join(WINDOWS)}"
+    elif windows:
+        most = around.known.history_days * (24 if windows[0] == "within_hours" else 1)
+        if not _is_whole(leaf[windows[0]], 1, most):
+            yield windows[0], f"expected a whole number from 1 to {most}"
+
+
+def _computed(leaf: Leaf, around: Around) -> Told:
     name = leaf["computed"]
     if name not in COMPUTED:
         near = _near(name, COMPUTED) if isinstance(name, str) else ""
@@ -89,18 +109,56 @@ def _computed(leaf: Leaf, _around: Around) -> Told:
     if name in TEXTS:
         yield from _only(leaf, ("computed", "is", "in"))
         yield from _one_of_values(leaf)
+        yield from _words(name, leaf, around)
         return
+    allowed: tuple[str, ...] = ("computed", *COMPARISONS)
+    if name in AMOUNTS or name == "monetary":
+        allowed = ("computed", "currency", *COMPARISONS)
+        yield from _currency(leaf, around if name == "monetary" else None)
+    if name in IN_WINDOWS:
+        allowed = ("computed", *WINDOWS, *COMPARISONS)
+        yield from _window(leaf, around, must=name not in COUNTS)
+    yield from _only(leaf, allowed)
     if name in AMOUNTS:
-        yield from _only(leaf, ("computed", "currency", *COMPARISONS))
-        currency = leaf.get("currency")
-        if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
-            where = "currency" if "currency" in leaf else ""
-            yield where, "expected currency, an ISO 4217 code such as EUR"
         yield from _comparison(leaf, _is_amount, must=True)
         return
-    yield from _only(leaf, ("computed", *COMPARISONS))
-    most = MOST_DAYS if name in AGES else 10**9
-    yield from _comparison(leaf, lambda value: _is_whole(value, 0, most), must=True)
+    least, most = (WORST, BEST) if name in SCORES else (0, MOST_DAYS if name in AGES else 10**9)
+    yield from _comparison(leaf, lambda value: _is_whole(value, least, most), must=True)
+
+
+def _currency(leaf: Leaf, scored_around: Around | None) -> Told:
+    currency = leaf.get("currency")
+    if not isinstance(currency, str) or not _CURRENCY.fullmatch(currency):
+        where = "currency" if "currency" in leaf else ""
+        yield where, "expected currency, an ISO 4217 code such as EUR"
+        return
+    scored = None if scored_around is None else scored_around.known.scored_currencies
+    if scored is not None and currency not in scored:
+        yield (
+            "currency",
+            f"expected one of [traits.monetary]: {', '.join(scored)}{_near(currency, scored)}",
+        )
+
+
+def _words(name: str, leaf: Leaf, around: Around) -> Told:
+    """What it is compared with is a word that it can have: of others it is never one."""
+    for key in ("is", "in"):
+        values = leaf.get(key, ())
+        for value in values if isinstance(values, list | tuple) else (values,):
+            if not _is_text(value):
+                yield key, "expected a text"
+            elif name == "country":
+                if word_of(name, value) is None:
+                    meant = f"; did you mean {value.upper()}?" if len(value) == 2 else ""
+                    yield key, f"expected a country as two letters (ISO 3166) such as CZ{meant}"
+            elif name == "timezone":
+                zones = around.known.timezones
+                if zones is not None and value not in zones:
+                    near = _near(value, zones)
+                    yield key, f"expected a zone of the IANA database such as Europe/Prague{near}"
+            elif name in NAMES and value not in words_of(name):
+                known = sorted(words_of(name))
+                yield key, f"expected one of {', '.join(known)}{_near(value, known)}"
 
 
 def _trait(leaf: Leaf, around: Around) -> Told:

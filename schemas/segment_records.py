@@ -38,3 +38,4 @@ class SegmentsInForce(msgspec.Struct, frozen=True, gc=False):
     definitions: str
     bases: str
     is_filled: bool
+    measures: str = ""

@@ -9,28 +9,29 @@ holds, the others do not matter.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.activity import MAY_PROFILE, Entry
 from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.decisions import consents_on_topic
+from schemas.segment_computed import computed_rule, events_asked
 from schemas.segment_facts import (
-    DAY_MS,
-    HOUR_MS,
     NEVER,
     Answer,
-    ByName,
     Facts,
     Look,
     Rule,
     bounds_of,
-    computed_rule,
+    count_in_window,
+    entries_of,
     trait_rule,
+    window_ms,
 )
+from schemas.segment_leaves import MEASURED
 from schemas.segments import Condition, Segment, segments_in
 from schemas.subjects import Consent
+from schemas.traits import SHIPPED, Measures
 
 PERSONALISATION = "personalisation"
 
@@ -42,6 +43,8 @@ class Compiled:
     ids: tuple[str, ...]
     _rules: Mapping[str, Rule]
     _personalisation: Basis
+    is_measured: bool = False
+    """True where a condition asks for what goes by Measures."""
 
     def evaluate(
         self, facts: Facts, now_ms: int, groups: Sequence[Sequence[Consent]] | None = None
@@ -76,12 +79,15 @@ _ABOUT = f"purpose/{PERSONALISATION}"
 _NOBODY: frozenset[str] = frozenset()
 
 
-def compile_segments(segments: Sequence[Segment], bases: Mapping[str, Basis]) -> Compiled:
-    """The rules of `segments`, which parse_segments accepted, under each purpose's legal basis.
+def compile_segments(
+    segments: Sequence[Segment], bases: Mapping[str, Basis], measures: Measures = SHIPPED
+) -> Compiled:
+    """The rules of `segments`, which parse_segments accepted, under each purpose's legal basis;
+    scores and favourites go by `measures`.
 
     A purpose without a basis is allowed to nobody who did not say yes.
     """
-    compiler = _Compiler(bases)
+    compiler = _Compiler(bases, measures)
     for segment in segments:
         compiler.names(segment.condition)
     for segment in segments:
@@ -92,13 +98,16 @@ def compile_segments(segments: Sequence[Segment], bases: Mapping[str, Basis]) ->
         tuple(segment.id for segment in segments),
         compiler.rules,
         bases.get(PERSONALISATION, "consent"),
+        compiler.is_measured,
     )
 
 
 class _Compiler:
-    def __init__(self, bases: Mapping[str, Basis]) -> None:
+    def __init__(self, bases: Mapping[str, Basis], measures: Measures) -> None:
         self.bases = bases
+        self.measures = measures
         self.rules: dict[str, Rule] = {}
+        self.is_measured = False
         self._names: set[str] = set()
 
     def names(self, condition: Condition) -> None:
@@ -109,6 +118,9 @@ class _Compiler:
             self.names(condition["not"])
         if "event" in condition:
             self._names.add(condition["event"])
+        if "computed" in condition:
+            self._names.update(events_asked(condition))
+            self.is_measured |= condition["computed"] in MEASURED
 
     def rule(self, condition: Condition) -> tuple[int, Rule]:
         """(roughly what it costs, the rule)."""
@@ -122,7 +134,7 @@ class _Compiler:
         if "event" in condition:
             return 10, self._event(condition)
         if "computed" in condition:
-            return computed_rule(condition)
+            return computed_rule(condition, self._names, self.measures)
         if "trait" in condition:
             return 2, trait_rule(condition)
         if "consent" in condition:
@@ -162,8 +174,7 @@ class _Compiler:
 
     def _event(self, leaf: Condition) -> Rule:
         name, names = leaf["event"], self._names
-        days, hours = leaf.get("within_days", 0), leaf.get("within_hours", 0)
-        window_ms = days * DAY_MS + hours * HOUR_MS
+        length_ms = window_ms(leaf)
         low, high = bounds_of(leaf, default_low=1)
         where = leaf.get("where", {})
         category, product, campaign = (
@@ -172,13 +183,10 @@ class _Compiler:
         is_any = not where
 
         def event(look: Look) -> Answer:
-            by_name = look.by_name
-            if by_name is None:
-                by_name = look.by_name = _by_name(look.facts.activity, names)
-            entries = by_name.get(name)
+            entries = entries_of(look, names).get(name)
             if entries is None:
                 return low == 0, NEVER
-            since_ms = look.now_ms - window_ms
+            since_ms = look.now_ms - length_ms
             if is_any:
                 times, first = entries[0], bisect_right(entries[0], since_ms)
             else:
@@ -191,13 +199,7 @@ class _Compiler:
                     and (product is None or entry.product in product)
                     and (campaign is None or entry.campaign in campaign)
                 ]
-            count = len(times) - first
-            if count < low:
-                return False, NEVER  # they only become fewer
-            if count > high:
-                at_ms = times[first + count - high - 1] + window_ms
-                return False, at_ms if low <= high else NEVER
-            return True, times[first + count - low] + window_ms if low else NEVER
+            return count_in_window(times, first, low, high, length_ms)
 
         return event
 
@@ -221,18 +223,6 @@ class _Compiler:
             return _allowed(basis, decided, look.now_ms)
 
         return allowed
-
-
-def _by_name(activity: Iterable[Entry], names: set[str]) -> ByName:
-    """Of each event in `names` the entries by time, and their times."""
-    found: dict[str, list[Entry]] = {}
-    for entry in activity:
-        if entry.flags & MAY_PROFILE and entry.name in names:
-            found.setdefault(entry.name, []).append(entry)
-    for entries in found.values():
-        if len(entries) > 1:
-            entries.sort()
-    return {name: ([each.occurred_at_ms for each in of], of) for name, of in found.items()}
 
 
 def _allowed(basis: Basis, groups: Sequence[Sequence[Consent]], now_ms: int) -> Answer:

@@ -69,6 +69,8 @@ class Known:
     purposes: Collection[str] | None = None
     clear_traits: Collection[str] | None = None
     history_days: int = MOST_WINDOW_DAYS
+    scored_currencies: Collection[str] | None = None
+    timezones: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

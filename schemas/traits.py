@@ -5,8 +5,9 @@ asked for, so none of them can be stale, and the same whatever order the events 
 stay by currency: euros and dollars are never added. Definitions for operators: docs/traits.md.
 """
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from schemas.activity import MAY_PROFILE, Entry, unpack
@@ -19,7 +20,8 @@ BEST, WORST = 5, 1
 """Scores."""
 
 VIEWED, ADDED, ORDERED = "Product Viewed", "Product Added", "Order Completed"
-_LIKES = frozenset({VIEWED, ADDED, ORDERED})
+LIKES: Final = frozenset({VIEWED, ADDED, ORDERED})
+"""The events whose category somebody seems to like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,38 @@ class Thresholds:
     recency_days: Sequence[int]
     orders: Sequence[int]
     spent_micro: Mapping[str, Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """By what scores and favourites are told. Activity counts for `history_days`."""
+
+    thresholds: Thresholds
+    history_days: int
+
+    def written(self) -> str:
+        """As JSON: equal text is the same."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+def _millions(*amounts: int) -> tuple[int, ...]:
+    return tuple(each * 1_000_000 for each in amounts)
+
+
+SHIPPED: Final = Measures(
+    Thresholds(
+        (7, 30, 90, 180),
+        (16, 8, 4, 2),
+        {
+            "EUR": _millions(1500, 500, 150, 50),
+            "USD": _millions(1500, 500, 150, 50),
+            "GBP": _millions(1250, 420, 125, 42),
+            "CZK": _millions(37500, 12500, 3750, 1250),
+        },
+    ),
+    30,
+)
+"""Where nothing is configured (runtime/settings_traits.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +142,10 @@ def compute(facts: Facts, thresholds: Thresholds, now_ms: int, history_days: int
     last_ms = max((each.occurred_at_ms for each in orders), default=None)
     days = None if last_ms is None else max(0, (now_ms - last_ms) // DAY_MS)
     return Computed(
-        _paid(facts, orders),
+        paid_by_currency(facts.orders, facts.spent, orders),
         days,
         None if days is None else _scores(facts, days, thresholds),
-        _favourite(allowed, now_ms - history_days * DAY_MS),
+        favourite_of(liked_times(allowed, now_ms - history_days * DAY_MS)),
         {
             each: _counts(allowed, facts.visits_ms, orders, now_ms - each * DAY_MS)
             if each <= history_days
@@ -121,14 +155,20 @@ def compute(facts: Facts, thresholds: Thresholds, now_ms: int, history_days: int
     )
 
 
-def _paid(facts: Facts, orders: Sequence[Purchase]) -> Mapping[str, tuple[int, int]] | None:
-    if not facts.orders:
+def paid_by_currency(
+    count: int, spent: Mapping[str, int], orders: Sequence[Purchase]
+) -> Mapping[str, tuple[int, int]] | None:
+    """The sum and the number of the orders of each currency; None where that is not known.
+
+    `orders` are those of the `count` that were kept one by one.
+    """
+    if not count:
         return None
-    if len(orders) < facts.orders:
+    if len(orders) < count:
         # Some are from before orders were kept one by one: their sums alone are known.
-        if len(facts.spent) != 1:
+        if len(spent) != 1:
             return None
-        return {currency: (micro, facts.orders) for currency, micro in facts.spent.items()}
+        return {currency: (micro, count) for currency, micro in spent.items()}
     paid: dict[str, tuple[int, int]] = {}
     for each in orders:
         if each.currency:
@@ -153,17 +193,28 @@ def _scores(facts: Facts, days: int, thresholds: Thresholds) -> Scores:
     )
 
 
-def _favourite(activity: Iterable[Entry], since_ms: int) -> str | None:
-    """The category of most views, additions and orders; of several the one that was met last, and
-    of these the first by name."""
-    found: dict[str, tuple[int, int]] = {}
+Rank = tuple[int, int, str]
+"""Of two categories the lesser is liked more."""
+
+
+def liked_times(activity: Iterable[Entry], since_ms: int) -> dict[str, list[int]]:
+    """When each category was met after `since_ms`, in views, additions and orders."""
+    found: dict[str, list[int]] = {}
     for entry in activity:
-        if entry.category and entry.name in _LIKES and entry.occurred_at_ms > since_ms:
-            count, newest_ms = found.get(entry.category, (0, 0))
-            found[entry.category] = (count + 1, max(newest_ms, entry.occurred_at_ms))
-    if not found:
-        return None
-    return min(found, key=lambda name: (-found[name][0], -found[name][1], name))
+        if entry.category and entry.name in LIKES and entry.occurred_at_ms > since_ms:
+            found.setdefault(entry.category, []).append(entry.occurred_at_ms)
+    return found
+
+
+def favourite_of(liked: Mapping[str, Sequence[int]]) -> str | None:
+    """The category that was met most often; of several the one that was met last, and of these
+    the first by name."""
+    return min(liked, key=lambda name: rank_of(name, liked[name]), default=None)
+
+
+def rank_of(name: str, times_ms: Sequence[int]) -> Rank:
+    """Where a category stands that was met at these times."""
+    return -len(times_ms), -max(times_ms), name
 
 
 def _counts(

@@ -66,6 +66,7 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,
         bases=bases,
+        measures=settings.measures,
     )
 
 

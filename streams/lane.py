@@ -63,7 +63,7 @@ class Lane(Outputs):
         self.memory = Memory(settings.deduplication_ms)
         self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
         self.wakes = Wakes()
-        self.membership = Membership(settings.bases_in_force())
+        self.membership = Membership(settings.bases_in_force(), measures=settings.measures)
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -130,7 +130,7 @@ class Lane(Outputs):
         self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
         self.withheld, self.parking = rebuilt.withheld, rebuilt.parking
         self.wakes = Wakes(self.people.values())
-        self.membership = Membership(settings.bases_in_force(), rebuilt.segments)
+        self.membership = Membership(settings.bases_in_force(), rebuilt.segments, settings.measures)
         self.membership.look_at(self.people)
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets

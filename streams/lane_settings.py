@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from runtime.clock import ClockMs
 from schemas.consent import Basis
 from schemas.topics import Topics
+from schemas.traits import SHIPPED, Measures
 from streams.rules.admit import Rules
 
 
@@ -24,6 +25,8 @@ class LaneSettings:
     clock_ms: ClockMs
     bases: Mapping[str, Basis] = field(default_factory=dict)
     """The legal basis of each purpose, for segments."""
+    measures: Measures = SHIPPED
+    """By what scores and favourites are told, for segments."""
 
     def bases_in_force(self) -> dict[str, Basis]:
         """Those, and of `personalisation` the one by which events are admitted."""

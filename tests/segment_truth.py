@@ -14,6 +14,7 @@ from schemas.consent import Basis, allowed_now, decisions_on
 from schemas.decisions import consents_on_topic
 from schemas.segments import Segment
 from schemas.subjects import Consent
+from schemas.traits import Measures, Thresholds
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -23,6 +24,19 @@ CATEGORIES = ("shoes", "books", "toys")
 PRODUCTS = ("p1", "p2")
 CAMPAIGNS = ("spring", "autumn")
 COMPARED = ("at_least", "at_most", "exactly")
+GAP_MS = 30 * 60_000
+KEPT_DAYS = 9
+RECENCY_DAYS, FREQUENCY, EUR_CENTS = (1, 3, 5, 9), (4, 3, 2, 1), (3_000, 2_000, 1_500, 500)
+MEASURES = Measures(
+    Thresholds(RECENCY_DAYS, FREQUENCY, {"EUR": tuple(each * 10_000 for each in EUR_CENTS)}),
+    KEPT_DAYS,
+)
+WORDS = {
+    "country": ("CZ", "SK", "BR"),
+    "device": ("desktop", "mobile"),
+    "channel": ("direct", "email", "paid_search"),
+    "timezone": ("Europe/Prague", "America/Sao_Paulo"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Happened:
     order_id: int | None = None
     cents: int = 0
     currency: str = ""
+    words: Mapping[str, str] = field(default_factory=dict)
     traits: Mapping[str, Any] = field(default_factory=dict)
     may_profile: bool = True
 
@@ -93,10 +108,13 @@ def _holds(
     return _computed(condition, events, now_ms)
 
 
+def _window_ms(condition: Mapping[str, Any]) -> int:
+    days, hours = condition.get("within_days", 0), condition.get("within_hours", 0)
+    return int(days * DAY_MS + hours * HOUR_MS)
+
+
 def _count(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: int) -> int:
-    window_ms = (
-        condition.get("within_days", 0) * DAY_MS + condition.get("within_hours", 0) * HOUR_MS
-    )
+    window_ms = _window_ms(condition)
     where = condition.get("where", {})
     count = 0
     for each in events:
@@ -115,9 +133,12 @@ def _count(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: int
 
 def _computed(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: int) -> bool:
     name = condition["computed"]
+    if name == "favourite_category" or name in WORDS:
+        liked = _favourite(events, now_ms) if name not in WORDS else _newest(name, events)
+        return liked in (condition["in"] if "in" in condition else [condition["is"]])
     orders: dict[int, Happened] = {}
     for each in events:
-        if each.order_id is not None:
+        if each.name == "Order Completed" and each.order_id is not None:
             before = orders.get(each.order_id)
             if before is None or each.occurred_at_ms < before.occurred_at_ms:
                 orders[each.order_id] = each
@@ -130,11 +151,29 @@ def _computed(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: 
         "days_since_last_seen": [each.occurred_at_ms for each in events],
         "days_since_last_order": [each.occurred_at_ms for each in orders.values()],
     }
+    returned = {
+        currency: sum(each.cents for each in events if _gives_back(each, currency))
+        for currency in {each.currency for each in events if _gives_back(each, each.currency)}
+    }
     value: Any = None
-    if name == "orders":
+    if "within_days" in condition or "within_hours" in condition:
+        value = _lately(name, events, orders, now_ms - _window_ms(condition))
+    elif name in ("recency", "frequency", "monetary"):
+        age_days = min(
+            ((now_ms - each.occurred_at_ms) // DAY_MS for each in orders.values()), default=None
+        )
+        asked = f"{name} in {condition['currency']}" if "currency" in condition else name
+        value = None if age_days is None else _score(asked, age_days, len(orders), paid, returned)
+    elif name == "orders":
         value = len(orders)
     elif name == "events":
         value = len(events)
+    elif name == "visits":
+        value = len(_visits(events))
+    elif name == "refunds":
+        value = sum(each.name == "Order Refunded" for each in events)
+    elif name == "refunded":
+        value = returned.get(condition["currency"])
     elif name == "spent":
         value = sum(found) if (found := paid.get(condition["currency"])) else None
     elif name == "average_order_value":
@@ -143,9 +182,83 @@ def _computed(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: 
     elif times[name]:
         at_ms = min(times[name]) if "first" in name else max(times[name])
         value = (now_ms - at_ms) // DAY_MS
-    if value is not None and name in ("spent", "average_order_value"):
+    if value is not None and name in ("spent", "refunded", "average_order_value"):
         value = Fraction(value) / 100
     return value is not None and _fits(condition, value, 0)
+
+
+def _gives_back(event: Happened, currency: str) -> bool:
+    return event.name == "Order Refunded" and event.currency == currency
+
+
+def _score(
+    name: str,
+    age_days: int,
+    orders: int,
+    paid: Mapping[str, Sequence[int]],
+    returned: Mapping[str, int],
+) -> int | None:
+    """5, less one for each step that is not reached. Euros alone have steps."""
+    if name == "recency":
+        return 5 - len([most for most in RECENCY_DAYS if age_days > most])
+    if name == "frequency":
+        return 5 - len([least for least in FREQUENCY if orders < least])
+    if name != "monetary in EUR" or "EUR" not in paid:
+        return None
+    kept = sum(paid["EUR"]) - returned.get("EUR", 0)
+    return 5 - len([least for least in EUR_CENTS if kept < least])
+
+
+def _lately(
+    name: str, events: Sequence[Happened], orders: Mapping[int, Happened], since_ms: int
+) -> int:
+    """How many began or happened after `since_ms`."""
+    if name == "visits":
+        return len([at_ms for at_ms in _visits(events) if at_ms > since_ms])
+    if name == "orders":
+        return len([each for each in orders.values() if each.occurred_at_ms > since_ms])
+    wanted = {"product_views": "Product Viewed", "cart_adds": "Product Added"}.get(name)
+    return len(
+        [
+            each
+            for each in events
+            if each.may_profile
+            and each.name != "identify"
+            and wanted in (None, each.name)
+            and each.occurred_at_ms > since_ms
+        ]
+    )
+
+
+def _visits(events: Sequence[Happened]) -> list[int]:
+    """When each began."""
+    times = sorted(each.occurred_at_ms for each in events)
+    return [
+        at_ms
+        for place, at_ms in enumerate(times)
+        if place == 0 or at_ms - times[place - 1] >= GAP_MS
+    ]
+
+
+def _favourite(events: Sequence[Happened], now_ms: int) -> str | None:
+    met: dict[str, list[int]] = {}
+    for each in events:
+        if (
+            each.may_profile
+            and each.category
+            and each.name in ("Product Viewed", "Product Added", "Order Completed")
+            and now_ms < each.occurred_at_ms + KEPT_DAYS * DAY_MS
+        ):
+            met.setdefault(each.category, []).append(each.occurred_at_ms)
+    by_name = sorted(met)
+    by_newest = sorted(by_name, key=lambda name: max(met[name]), reverse=True)
+    by_count = sorted(by_newest, key=lambda name: len(met[name]), reverse=True)
+    return by_count[0] if by_count else None
+
+
+def _newest(name: str, events: Sequence[Happened]) -> str | None:
+    told = [each for each in events if each.may_profile and name in each.words]
+    return max(told, key=lambda each: each.occurred_at_ms).words[name] if told else None
 
 
 def _fits(condition: Mapping[str, Any], value: Any, least: int) -> bool:
@@ -173,9 +286,7 @@ def random_condition(chance: random.Random, depth: int, others: Sequence[str]) -
 
 
 def random_leaf(chance: random.Random, others: Sequence[str]) -> dict[str, Any]:
-    kind = chance.choice(
-        ("event", "event", "event", "computed", "computed", "consent", "trait", "segment")
-    )
+    kind = chance.choice(("event", "event", *["computed"] * 4, "consent", "trait", "segment"))
     if kind == "segment" and others:
         return {"segment": chance.choice(others)}
     if kind == "consent":
@@ -207,23 +318,39 @@ def random_leaf(chance: random.Random, others: Sequence[str]) -> dict[str, Any]:
 def _random_computed(chance: random.Random) -> dict[str, Any]:
     name = chance.choice(
         (
-            "orders",
-            "events",
-            "spent",
-            "average_order_value",
-            "days_since_first_seen",
-            "days_since_last_seen",
-            "days_since_last_order",
+            *("orders", "events", "visits", "refunds"),
+            *("spent", "refunded", "average_order_value"),
+            *("days_since_first_seen", "days_since_last_seen", "days_since_last_order"),
+            *("recency", "frequency", "monetary"),
+            *("events", "visits", "product_views", "cart_adds", "orders"),
+            *("favourite_category", "favourite_category", *WORDS),
         )
     )
-    if name in ("spent", "average_order_value"):
+    if name in ("spent", "refunded", "average_order_value"):
         currency = chance.choice(("EUR", "CZK"))
         return {"computed": name, "currency": currency} | _random_comparison(chance, 0, 60)
+    if name in ("recency", "frequency"):
+        return {"computed": name} | _random_comparison(chance, 1, 5, top=5)
+    if name == "monetary":
+        currency = chance.choice(("EUR", "EUR", "CZK"))
+        return {"computed": name, "currency": currency} | _random_comparison(chance, 1, 5, top=5)
+    if name == "favourite_category" or name in WORDS:
+        values = WORDS.get(name, CATEGORIES)
+        if chance.random() < 0.7:
+            return {"computed": name, "is": chance.choice(values)}
+        return {"computed": name, "in": chance.sample(values, 2)}
+    if name in ("product_views", "cart_adds") or (
+        name in ("events", "visits", "orders") and chance.random() < 0.6
+    ):
+        window = chance.choice(
+            ({"within_days": chance.randint(1, 12)}, {"within_hours": chance.randint(1, 100)})
+        )
+        return {"computed": name} | window | _random_comparison(chance, 0, 4)
     return {"computed": name} | _random_comparison(chance, 0, 8)
 
 
 def _random_comparison(
-    chance: random.Random, least: int, most: int, *, may_lack: bool = False
+    chance: random.Random, least: int, most: int, *, may_lack: bool = False, top: int = 1_000
 ) -> dict[str, Any]:
     kind = chance.choice(("at_least", "at_most", "exactly", "between", "lacking"))
     if kind == "lacking" and may_lack:
@@ -231,4 +358,4 @@ def _random_comparison(
     low = chance.randint(least, most)
     if kind in COMPARED:
         return {kind: low}
-    return {"at_least": low, "at_most": low + chance.randint(0, 3)}
+    return {"at_least": low, "at_most": min(top, low + chance.randint(0, 3))}

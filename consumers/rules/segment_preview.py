@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from schemas.activity import Entry, unpack
-from schemas.persons import groups_of, whole_subject
+from schemas.persons import VISIT, groups_of, whole_subject
 from schemas.segment_rules import Compiled
 from schemas.subjects import ClearTrait, Consent, Purchase, Subject
 
@@ -29,7 +29,16 @@ class SubjectFacts:
         self.clear_traits: dict[str, ClearTrait] = {
             each.name: each for each in subject.clear_traits
         }
+        self.circumstances = {
+            each.name: (each.occurred_at_ms, each.tie, each.value) for each in subject.circumstances
+        }
+        self._visits = subject.visits
         self._activity = subject.activity
+
+    @property
+    def visits_ms(self) -> list[int]:
+        """When each visit began, in order."""
+        return [visit[0] for visit in VISIT.iter_unpack(self._visits)]
 
     @property
     def activity(self) -> Iterable[Entry]:

@@ -109,7 +109,8 @@ class Segments:
 
     def preview(self, segments: Sequence[Segment], at_ms: int) -> tuple[dict[str, int], int]:
         """How many would be in each, and of how many people; for a thread of its own."""
-        compiled = compile_segments(with_built_in(segments), self.bases)
+        measures = self._settings.measures
+        compiled = compile_segments(with_built_in(segments), self.bases, measures)
         counts, people = count_members(compiled, self.members.everybody(), at_ms)
         return {each.id: counts[each.id] for each in segments}, people
 

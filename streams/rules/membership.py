@@ -11,10 +11,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from schemas.consent import Basis
 from schemas.segment_records import SegmentsDefined, SegmentsInForce
 from schemas.segment_rules import Compiled, compile_segments
 from schemas.segments import Segment, SegmentsInvalid, parse_segments, with_built_in
+from schemas.traits import SHIPPED, Measures
 from streams.rules.gate import groups_of
 from streams.rules.person import Person
 from streams.rules.whole import is_whole, whole_of
@@ -30,20 +33,33 @@ class Membership:
         "_compiled",
         "_force",
         "_is_first",
+        "_measures",
         "_sliced_seq",
         "_waiting",
         "is_fresh",
     )
 
-    def __init__(self, bases: Mapping[str, Basis], force: SegmentsInForce | None = None) -> None:
+    def __init__(
+        self,
+        bases: Mapping[str, Basis],
+        force: SegmentsInForce | None = None,
+        measures: Measures = SHIPPED,
+    ) -> None:
         self._bases = json.dumps(dict(sorted(bases.items())))
+        self._measures = measures
         self._is_first = force is None
         known = SegmentsInForce(0, 0, "[]", "", True) if force is None else force
-        is_filled = known.is_filled and known.bases == self._bases
-        self._force = SegmentsInForce(
-            known.version, known.defined_at_ms, known.definitions, self._bases, is_filled
-        )
         self._compiled = self._compile(read_definitions(known.definitions))
+        decided_by = (self._bases, self._written_measures())
+        is_filled = known.is_filled and (known.bases, known.measures) == decided_by
+        self._force = SegmentsInForce(
+            known.version,
+            known.defined_at_ms,
+            known.definitions,
+            self._bases,
+            is_filled,
+            self._written_measures(),
+        )
         self._waiting: list[bytes] = []
         self._sliced_seq = -1
         self.is_fresh = self._force != force
@@ -75,7 +91,12 @@ class Membership:
             return False
         self._compiled = self._compile(segments)
         self._force = SegmentsInForce(
-            defined.version, defined.defined_at_ms, defined.definitions, self._bases, False
+            defined.version,
+            defined.defined_at_ms,
+            defined.definitions,
+            self._bases,
+            False,
+            self._written_measures(),
         )
         self.is_fresh = True
         self.look_at(people)
@@ -84,10 +105,7 @@ class Membership:
     def take_fresh(self) -> SegmentsInForce | None:
         """What is in force, where it is not yet written; call once a transaction."""
         if not self._waiting and not self._force.is_filled:
-            force = self._force
-            self._force = SegmentsInForce(
-                force.version, force.defined_at_ms, force.definitions, force.bases, True
-            )
+            self._force = msgspec.structs.replace(self._force, is_filled=True)
             self.is_fresh, self._is_first = True, False
         if not self.is_fresh:
             return None
@@ -130,7 +148,10 @@ class Membership:
         return (tuple(sorted(members)) if members else ()), next_ms
 
     def _compile(self, segments: tuple[Segment, ...]) -> Compiled:
-        return compile_segments(with_built_in(segments), json.loads(self._bases))
+        return compile_segments(with_built_in(segments), json.loads(self._bases), self._measures)
+
+    def _written_measures(self) -> str:
+        return self._measures.written() if self._compiled.is_measured else ""
 
 
 def read_definitions(definitions: str) -> tuple[Segment, ...]:

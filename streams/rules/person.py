@@ -117,6 +117,11 @@ class Person:
         self.rare: bytes | None = _NOTHING_RARE
         self.size = 0  # bytes of its last record, and at most what was added since
 
+    @property
+    def visits_ms(self) -> list[int]:
+        """When each visit began, in order."""
+        return [visit.started_at_ms for visit in self.visits]
+
     def erase(self, at_ms: int) -> None:
         """Leave the stub that keeps later events of this pid out, and nothing else."""
         pid = self.pid

@@ -1,12 +1,14 @@
 """Is everybody looked at once definitions change, whatever happens in between?"""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from schemas.consent import Basis
 from schemas.segment_records import SegmentsDefined, SegmentsInForce
 from schemas.segments import REPEAT_BUYERS, SegmentsInvalid
+from schemas.traits import SHIPPED, Measures
 from streams.rules import membership
 from streams.rules.kinship import Kinship
 from streams.rules.membership import Membership
@@ -88,6 +90,22 @@ def test_another_legal_basis_has_everybody_looked_at() -> None:
     stricter.look_at(known)
     known[bytes(16)].segments = ("seen",)
     assert [each.pid for each in stricter.slice(known, 0, 1)] == [bytes(16)]
+
+
+def test_another_threshold_has_everybody_looked_at_where_scores_are_asked_for() -> None:
+    known = people(1)
+    other = Measures(replace(SHIPPED.thresholds, recency_days=(1, 2, 3, 4)), 30)
+    recent: dict[str, object] = {
+        "id": "recent",
+        "condition": {"computed": "recency", "at_least": 4},
+    }
+    for segment, is_asked in ((SEEN, False), (recent, True)):
+        lane = Membership(BASES)
+        lane.switch(defined(segment), [])
+        written = lane.take_fresh()
+        again = Membership(BASES, written, other)
+        again.look_at(known)
+        assert again.is_waiting is is_asked
 
 
 def test_a_lane_of_before_there_were_definitions_lists_its_members_anew() -> None:

@@ -27,7 +27,9 @@ from tests.segment_truth import (
     DAY_MS,
     EVENTS,
     HOUR_MS,
+    MEASURES,
     PRODUCTS,
+    WORDS,
     Happened,
     members,
     random_condition,
@@ -79,19 +81,23 @@ def random_segments(chance: random.Random) -> tuple[Segment, ...]:
 def random_event(chance: random.Random, arrives_at_ms: int) -> Happened:
     """Most a moment ago, some days late."""
     late_ms = chance.choice((0, 0, HOUR_MS, 3 * DAY_MS, 10 * DAY_MS))
-    name = chance.choice((*EVENTS, "identify"))
+    name = chance.choice((*EVENTS, "identify", "Product Added", "Order Refunded"))
+    words = {each: chance.choice(WORDS[each]) for each in WORDS if chance.random() < 0.2}
     event = Happened(
         name,
         arrives_at_ms - chance.randrange(late_ms + 1) - chance.randrange(60_000),
         chance.choice(("", *CATEGORIES)) if name != "identify" else "",
         chance.choice(("", *PRODUCTS)) if name != "identify" else "",
         chance.choice(("", *CAMPAIGNS)) if name != "identify" else "",
+        words=words,
     )
     if name == "Order Completed":
         order = chance.randrange(4)
         return replace(
             event, order_id=order, cents=1_000 + 777 * order, currency=("EUR", "CZK")[order % 2]
         )
+    if name == "Order Refunded":
+        return replace(event, order_id=1, cents=chance.choice((500, 900)), currency="EUR")
     if name == "identify":
         return replace(
             event,
@@ -124,13 +130,20 @@ def told(event: Happened, event_id: bytes, arrives_at_ms: int) -> object:
         total = f"{event.cents // 100}.{event.cents % 100:02}"
         properties |= {"order_id": event.order_id, "total": total, "currency": event.currency}
     is_view = event.name in ("page", "identify")
+    clear: dict[str, object] = {"properties": properties}
+    if event.words:
+        words = dict(event.words)
+        device = {"device": {"type": words.pop("device")}} if "device" in words else {}
+        clear["context"] = words | device
+    if event.traits:
+        clear["traits"] = dict(event.traits)
     return make_event(
         event_id=event_id,
         type=event.name if is_view else "track",
         event="" if is_view else event.name,
         occurred_at_ms=event.occurred_at_ms,
         received_at_ms=arrives_at_ms,
-        clear={"properties": properties} | ({"traits": dict(event.traits)} if event.traits else {}),
+        clear=clear,
         traits=[SealedTrait(b"k" * 8, b"sealed")] if event.traits else [],
     )
 
@@ -140,7 +153,8 @@ def test_membership_at_any_moment_is_what_all_facts_say(seed: int) -> None:
     chance = random.Random(seed)
     for _stream in range(3):
         segments = random_segments(chance)
-        lane = LaneOfOne(compile_segments(segments, BASES), Person(b"p" * 16), Memory(30 * DAY_MS))
+        compiled = compile_segments(segments, BASES, MEASURES)
+        lane = LaneOfOne(compiled, Person(b"p" * 16), Memory(30 * DAY_MS))
         lane.look(START_MS)
         events: list[Happened] = []
         consents: list[Consent] = []
@@ -216,6 +230,39 @@ def test_window_is_left_at_its_edge_and_not_before() -> None:
     assert next_ms is not None
     assert compiled.evaluate(person, next_ms - 1) == (IN_IT, next_ms)
     assert compiled.evaluate(person, next_ms) == (frozenset(), None)
+
+
+def test_favourite_changes_when_what_made_it_is_forgotten_and_nobody_is_woken_before() -> None:
+    person, memory = Person(b"p" * 16), Memory(30 * DAY_MS)
+    for day, category in enumerate(("shoes", "shoes", "books", "shoes", "books")):
+        at_ms = START_MS + day * DAY_MS
+        event = told(Happened("Product Viewed", at_ms, category), bytes([day]) * 16, at_ms)
+        assert isinstance(admit(event, person, memory, RULES), Admitted)  # type: ignore[arg-type]
+    segments = parse_segments(
+        [{"id": "s", "condition": {"computed": "favourite_category", "is": "shoes"}}]
+    )
+    compiled = compile_segments(segments, BASES, MEASURES)
+    kept_ms = MEASURES.history_days * DAY_MS
+    now_ms = START_MS + 4 * DAY_MS
+    # Once the first of three shoes is forgotten, the books are as many, and were met last.
+    assert compiled.evaluate(person, now_ms) == (IN_IT, START_MS + kept_ms)
+    found, next_ms = compiled.evaluate(person, START_MS + kept_ms)
+    # That shoes become fewer helps the books: only when one of these goes may it change again.
+    assert (found, next_ms) == (frozenset(), START_MS + 2 * DAY_MS + kept_ms)
+
+
+def test_score_of_recency_falls_on_its_day() -> None:
+    person = viewed(0)
+    order = Happened("Order Completed", START_MS, order_id=1, cents=500, currency="EUR")
+    event = told(order, b"o" * 16, START_MS)
+    assert isinstance(admit(event, person, Memory(DAY_MS), RULES), Admitted)  # type: ignore[arg-type]
+    compiled = asks({"computed": "recency", "at_least": 4})
+    falls_ms = START_MS + 31 * DAY_MS
+    assert compiled.evaluate(person, START_MS) == (IN_IT, falls_ms)
+    assert compiled.evaluate(person, falls_ms - 1) == (IN_IT, falls_ms)
+    assert compiled.evaluate(person, falls_ms) == (frozenset(), None)
+    # An order that a clock ahead of ours told of is of today.
+    assert compiled.evaluate(person, START_MS - HOUR_MS) == (IN_IT, falls_ms)
 
 
 def test_nobody_is_woken_while_time_alone_changes_nothing() -> None:

@@ -18,7 +18,12 @@ from schemas.segments import (
 )
 from schemas.toml_lines import line_at, lines_of
 
-KNOWN = Known(purposes=("advertising", "personalisation"), clear_traits=("plan",))
+KNOWN = Known(
+    purposes=("advertising", "personalisation"),
+    clear_traits=("plan",),
+    scored_currencies=("EUR",),
+    timezones=("Europe/Prague", "America/New_York"),
+)
 VIEWS = {"event": "Product Viewed", "within_days": 7, "at_least": 3}
 
 FILE = """\
@@ -75,6 +80,24 @@ def test_what_the_documents_show_is_accepted() -> None:
         ({"computed": "spent", "at_least": 1}, ".condition: expected currency"),
         ({"computed": "spent", "currency": "eur", "at_least": 1}, ".condition.currency: "),
         ({"computed": "spent", "currency": "EUR", "at_least": "1"}, ".condition.at_least: "),
+        ({"computed": "recencey", "at_least": 4}, ".condition.computed: .*did you mean recency"),
+        ({"computed": "recency", "at_least": 6}, ".condition.at_least: "),
+        ({"computed": "recency", "at_least": 0}, ".condition.at_least: "),
+        ({"computed": "recency"}, ".condition: expected one of at_least"),
+        ({"computed": "monetary", "at_least": 4}, ".condition: expected currency"),
+        (
+            {"computed": "monetary", "currency": "EUX", "at_least": 4},
+            r".condition.currency: expected one of \[traits.monetary\]: EUR; did you mean EUR",
+        ),
+        ({"computed": "product_views", "at_least": 1}, ".condition: expected one of within_days"),
+        ({"computed": "visits", "within_days": 31, "at_least": 1}, ".condition.within_days: "),
+        ({"computed": "refunds", "within_days": 7, "at_least": 1}, ".condition.within_days: "),
+        ({"computed": "country", "is": "cz"}, ".condition.is: .*did you mean CZ"),
+        ({"computed": "country", "in": ["CZ", 5]}, ".condition.in: expected a text"),
+        ({"computed": "device", "is": "moble"}, ".condition.is: .*did you mean mobile"),
+        ({"computed": "channel", "is": "mail"}, ".condition.is: .*did you mean email"),
+        ({"computed": "timezone", "is": "Europe/Brag"}, ".condition.is: .*mean Europe/Prague"),
+        ({"computed": "favourite_category", "at_least": 1}, ".condition.at_least: expected comp"),
         ({"trait": "plam", "is": "gold"}, ".condition.trait: .*fields.traits.*did you mean plan"),
         ({"trait": "email", "is": "a"}, ".condition.trait: .*sealed"),
         ({"trait": "plan"}, ".condition: expected one of is and in"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from runtime.settings import Settings
 from runtime.settings_traits import Traits
 from schemas.activity import MAY_PROFILE, Entry
 from schemas.codec import SUBJECT
@@ -22,6 +23,7 @@ from schemas.persons import whole_subject
 from schemas.subjects import Member, Purchase, Subject
 from schemas.traits import (
     DAY_MS,
+    SHIPPED,
     WINDOW_DAYS,
     Computed,
     Counts,
@@ -307,6 +309,10 @@ def test_orders_of_before_they_were_kept_have_an_average_in_one_currency_only() 
 def test_nobody_has_nothing() -> None:
     nothing = Counts(0, 0, 0, 0, 0)
     assert found_in() == Computed(None, None, None, None, dict.fromkeys(WINDOW_DAYS, nothing))
+
+
+def test_what_ships_is_what_is_in_force_where_nothing_is_configured() -> None:
+    assert Settings().measures.written() == SHIPPED.written()
 
 
 def test_thresholds_of_the_configuration_are_in_millionths() -> None:
