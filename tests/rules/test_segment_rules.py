@@ -291,6 +291,20 @@ def test_whoever_objected_is_in_none_until_they_grant_again() -> None:
     assert compiled.evaluate(person, back_ms) == (IN_IT, None)
 
 
+def test_what_happened_while_they_objected_counts_in_no_window_later() -> None:
+    person = viewed(0)
+    withdrawn = Consent("purpose/personalisation", "withdrawn", START_MS + 1, None, START_MS + 1)
+    person.consents = [withdrawn]
+    seen_ms = START_MS + HOUR_MS
+    event = told(Happened("page", seen_ms), b"q" * 16, seen_ms)
+    assert isinstance(admit(event, person, Memory(DAY_MS), RULES), Admitted)  # type: ignore[arg-type]
+    back_ms = START_MS + 2 * HOUR_MS
+    person.consents.append(Consent(withdrawn.subject_of, "granted", back_ms, None, back_ms))
+    for count, holds in ((1, True), (2, False)):
+        compiled = asks({"computed": "events", "within_days": 1, "at_least": count})
+        assert (compiled.evaluate(person, back_ms)[0] == IN_IT) is holds
+
+
 def test_where_the_basis_is_consent_unknown_means_no() -> None:
     segments = parse_segments([{"id": "s", "condition": {"computed": "events", "at_least": 1}}])
     compiled = compile_segments(segments, {"personalisation": "consent"})
