@@ -19,6 +19,13 @@ _BEARER = HTTPBearer(
     auto_error=False, scheme_name="API key", description="The key of a role, as Bearer token"
 )
 Roles = frozenset[Role]
+_SEES_IDENTIFIERS: Roles = frozenset(["privacy_officer", "admin"])
+
+
+def sees_identifiers(roles: Roles) -> bool:
+    """True if people may be shown to `roles` under their names, where they are not asked for by
+    one: whoever answers requests of data subjects has to know who is who, a tool does not."""
+    return bool(roles & _SEES_IDENTIFIERS)
 
 
 class Access:

@@ -202,6 +202,23 @@ class Profiles:
             if stored[pid][0] is not None
         }
 
+    async def known_as(self, pids: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """Of each pid every identifier of its person (`user:42`), its own first; nothing of one
+        who was erased, from the moment on that the erasure was asked for."""
+        families = await self._overlay.kin.people_of(pids)
+        everyone = list(dict.fromkeys(each for pid in pids for each in (pid, *families[pid])))
+        rows = await asyncio.to_thread(self._vault.identifiers_of, everyone)
+        named = zip(everyone, rows, strict=True)
+        names = {pid: f"{row[1]}:{row[2]}" for pid, row in named if row is not None}
+        return {
+            pid: [
+                names[pid],
+                *sorted({names[each] for each in families[pid] if each in names and each != pid}),
+            ]
+            for pid in pids
+            if pid in names
+        }
+
     async def stored_of(self, pids: Sequence[bytes]) -> dict[bytes, Stored]:
         """Of each pid what the sink wrote, if it did, and whether it knows of an erasure."""
         pipe: Any = self._client.pipeline(transaction=False)

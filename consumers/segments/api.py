@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from consumers.accesses import Accesses
 from consumers.profiles.profiles_api import Profiles
@@ -18,7 +18,7 @@ from consumers.rules.profile import PURPOSE
 from consumers.rules.segment_preview import count_members
 from consumers.rules.times import rfc3339
 from consumers.segments.members import SegmentMembers
-from runtime.access import Access, Roles
+from runtime.access import Access, Roles, sees_identifiers
 from runtime.clock import ClockMs, now_ms
 from runtime.problems import Fault, Problem
 from runtime.segment_log import newest_segments, segments_of
@@ -50,11 +50,13 @@ class SegmentsShown(BaseModel):
 
 
 class MembersShown(BaseModel):
-    """Pids, in order; `cursor` asks for those behind them, null where there are none."""
+    """Pids, in order; `cursor` asks for those behind them, null where there are none. With the
+    right to see them, by which `identifiers` each is known; else null."""
 
     segment: str
     as_of: str
     members: list[str]
+    identifiers: dict[str, list[str]] | None = Field(examples=[{"0" * 32: ["user:42"]}])
     cursor: str | None
 
 
@@ -95,17 +97,19 @@ class Segments:
         newest = await asyncio.to_thread(newest_segments, self._settings, READ_WITHIN_S)
         return newest.version, newest.defined_at_ms, with_built_in(segments_of(newest))
 
-    async def shown(self, pids: Sequence[bytes], at_ms: int) -> list[bytes]:
-        """Those of `pids` whose data may be used for personalisation at `at_ms`."""
+    async def shown(self, pids: Sequence[bytes], at_ms: int) -> dict[bytes, list[str]]:
+        """Those of `pids` whose data may be used for personalisation at `at_ms`, with every
+        identifier of theirs."""
         basis = self.bases.get(PURPOSE, "consent")
         decided = await self._profiles.decided_by_each(pids)
         about = f"purpose/{PURPOSE}"
-        return [
+        allowed = [
             pid
             for pid in pids
             if pid in decided
             and allowed_now_in_all(basis, [decisions_on(about, g) for g in decided[pid]], at_ms)
         ]
+        return await self._profiles.known_as(allowed)
 
     def preview(self, segments: Sequence[Segment], at_ms: int) -> tuple[dict[str, int], int]:
         """How many would be in each, and of how many people; for a thread of its own."""
@@ -164,7 +168,7 @@ def build_router(
         "/v1/segments/{segment_id}/members",
         responses={200: {"model": MembersShown}},
         response_class=Response,
-        summary="The pids of who is in a segment",
+        summary="Who is in a segment",
     )
     async def get_members(
         segment_id: Annotated[str, Path(pattern="^[a-z0-9_]{1,64}$")],
@@ -172,20 +176,28 @@ def build_router(
         cursor: Annotated[str, Query(pattern="^([0-9a-f]{32})?$")] = "",
         limit: Annotated[int, Query(ge=1, le=MOST_MEMBERS)] = 100,
     ) -> Response:
-        """A page of pseudonyms, never identifiers; 503 when it cannot be told who objected, or
-        while it cannot be written down who reads. A page may be shorter than its limit.
+        """A page of pseudonyms; a key that stands for the role privacy_officer too, or for admin,
+        is told their identifiers. 503 when it cannot be told who objected, or while it cannot be
+        written down who reads. A page may be shorter than its limit.
         """
         at_ms = clock_ms()
         pids = await segments.members.page(segment_id, cursor, limit)
         shown = await segments.shown(pids, at_ms)
+        named = shown if sees_identifiers(roles) else {pid: list[str]() for pid in shown}
         await asyncio.gather(
-            *(accesses.record(pid, roles, "segment", [f"segments/{segment_id}"]) for pid in shown)
+            *(
+                accesses.record(pid, roles, "segment", [f"segments/{segment_id}", *_kinds(names)])
+                for pid, names in named.items()
+            )
         )
         return _json(
             {
                 "segment": segment_id,
                 "as_of": rfc3339(at_ms),
                 "members": [pid.hex() for pid in shown],
+                "identifiers": {pid.hex(): names for pid, names in named.items()}
+                if named is shown
+                else None,
                 "cursor": pids[-1].hex() if len(pids) == limit else None,
             }
         )
@@ -205,6 +217,11 @@ def build_router(
         return _json({"as_of": rfc3339(at_ms), "people": people, "segments": told})
 
     return router
+
+
+def _kinds(names: Sequence[str]) -> list[str]:
+    """What is shown of somebody with `names`, for the record of who read it: never a value."""
+    return sorted({f"identifiers/{name.partition(':')[0]}" for name in names})
 
 
 def _json(answer: object) -> Response:

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from headwater.cli import app, main
+from runtime.access import Access, sees_identifiers
 from runtime.clickhouse import connect
 from runtime.consent_overlay import ConsentOverlay
 from runtime.segment_log import newest_segments
@@ -19,6 +20,7 @@ from runtime.topics_admin import ensure_topics
 from runtime.vault import Person, Vault
 from schemas.codec import SUBJECT
 from schemas.decisions import Known
+from schemas.identity import RANK, Claim
 from schemas.segments import REPEAT_BUYERS
 from schemas.subjects import Consent, Subject
 from sinks.migrations.apply import apply_migrations
@@ -141,9 +143,56 @@ def test_members_are_shown_by_pages_but_for_who_objected_and_that_is_written_dow
         rows = client.query("SELECT pid, role, kind, fields FROM accesses").result_rows
     assert {row[0] for row in rows} == set(pids[:2])
     assert {tuple(row[1:3]) for row in rows} == {("activation", "segment")}
+    assert {tuple(row[3]) for row in rows} == {(f"segments/{REPEAT_BUYERS}",)}
+    assert first["identifiers"] is None
+    assert served.get(path, "privacy_officer").status_code == 403
 
     asyncio.run(object_to_profiles(served.settings, pids[0]))
     assert served.get(path, "activation").json()["members"] == [pids[1].hex()]
+
+
+def test_who_may_see_them_is_told_every_identifier_of_a_member_until_their_erasure(
+    served: Served, pids: list[bytes]
+) -> None:
+    vault = Vault.from_settings(served.settings)
+    (mail,) = vault.resolve([("email", "jana@example.org")])
+    assert isinstance(mail, Person)
+    claim = Claim(pids[1], RANK["user"], 1, bytes(16), "identify")
+    asyncio.run(claim_for(served.settings, mail.pid, claim))
+    path = f"/v1/segments/{REPEAT_BUYERS}/members"
+    shown = served.get(path, "admin").json()
+    assert shown["identifiers"][pids[1].hex()] == ["user:1", "email:jana@example.org"]
+    assert set(shown["identifiers"]) == set(shown["members"])
+    with connect(served.settings) as client:
+        (row,) = client.query(
+            "SELECT fields FROM accesses WHERE role = 'admin' AND pid = unhex({pid:String})",
+            {"pid": pids[1].hex()},
+        ).result_rows
+    assert row[0] == ["identifiers/email", "identifiers/user", f"segments/{REPEAT_BUYERS}"]
+    assert "jana" not in str(row)
+
+    vault.suppress("email", "jana@example.org", 5)
+    shown = served.get(path, "admin").json()
+    assert shown["identifiers"][pids[1].hex()] == ["user:1"]
+    vault.suppress("user", "1", 5)
+    vault.close()
+    # Its profile is still there: no lane has heard of the erasure.
+    for role in ("admin", "activation"):
+        assert pids[1].hex() not in served.get(path, role).json()["members"]
+
+
+def test_identifiers_are_for_who_answers_requests_of_data_subjects() -> None:
+    keys = Access({"activation": "tool", "privacy_officer": "officer", "admin": "admin"})
+    assert not sees_identifiers(keys.roles_of("tool"))
+    both = Access({"activation": "desk", "privacy_officer": "desk"}).roles_of("desk")
+    for roles in (keys.roles_of("officer"), keys.roles_of("admin"), both):
+        assert sees_identifiers(roles)
+
+
+async def claim_for(settings: Settings, pid: bytes, claim: Claim) -> None:
+    overlay = ConsentOverlay(settings)
+    await overlay.kin.put([(pid, claim)])
+    await overlay.close()
 
 
 async def object_to_profiles(settings: Settings, pid: bytes) -> None:
