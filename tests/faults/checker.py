@@ -8,6 +8,9 @@ It says
     D  an input is counted twice, or something is counted that nobody sent
     P  progress did not resume in time after the fault was over
     R  an event that was set aside is not explained, or explained too often
+    M  identifiers of one person are not one, or those of two are
+    S  a segment's members are others, or what was told of them leads elsewhere
+    J  a message about a cart is missing, there twice, or about something else
 
 `python -m tests.faults.checker HISTORY ADDRESSES.json` checks one run by hand.
 """
@@ -15,11 +18,12 @@ It says
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.people_checker import judge_journeys, judge_persons, judge_segments
 from tests.faults.seen import RESUMES_WITHIN_S, Addresses, Seen, look
 from tests.faults.truth import METRICS, Truth, ids_of, read_history
 
@@ -29,12 +33,14 @@ PEOPLE = {"Email Opened": "unique_opened", "Order Completed": "buyers"}
 """Which number of different people an event belongs to."""
 
 EMAILS = frozenset({"Email Sent", "Email Opened"})
+TAKEN = "identifier_taken"
+"""Why a claim is set aside: somebody of the same rank was first, which people shall see."""
 TOLD = 5
 
 
 @dataclass(frozen=True)
 class Violation:
-    """`kind` is L, D, P or R."""
+    """`kind` is L, D, P, R, M, S or J."""
 
     kind: str
     text: str
@@ -45,6 +51,10 @@ class Violation:
 
 def judge(truth: Truth, seen: Seen) -> list[Violation]:
     """Everything that is not as it must be; empty when all is well."""
+    return min((_judge(possible, seen) for possible in truth.possible()), key=len)
+
+
+def _judge(truth: Truth, seen: Seen) -> list[Violation]:
     found = [
         *_judge_facts(truth, seen.facts),
         *_judge_counters(truth, seen),
@@ -52,6 +62,11 @@ def judge(truth: Truth, seen: Seen) -> list[Violation]:
         *_judge_profiles(truth, seen),
         *_judge_rejected(truth, seen.rejected),
     ]
+    if truth.pids:
+        counting = _counting(truth, seen)
+        found += [Violation("M", text) for text in judge_persons(truth, seen)]
+        found += [Violation("S", text) for text in judge_segments(truth, seen, counting)]
+        found += [Violation("J", text) for text in judge_journeys(truth, seen)]
     if seen.recovery_s is None or seen.recovery_s > RESUMES_WITHIN_S:
         took = "never" if seen.recovery_s is None else f"after {seen.recovery_s:.0f} s"
         found.append(Violation("P", f"what was acknowledged when the fault ended is there {took}"))
@@ -93,7 +108,8 @@ def _judge_counters(truth: Truth, seen: Seen) -> list[Violation]:
         if call["amount_micro"]:
             wanted[call["campaign"], "revenue", "EUR", minute_s] += call["amount_micro"]
     if is_dated:
-        for call in _visit_starts(calls):
+        # Each identifier has visits of its own.
+        for call in _visit_starts(calls, str):
             minute_s = call["occurred_at_ms"] // MINUTE_MS * 60
             wanted[call["campaign"], "visits", "", minute_s] += 1
     shown: Counter[tuple[Any, ...]] = Counter()
@@ -119,9 +135,9 @@ def _judge_campaigns(truth: Truth, seen: Seen) -> list[Violation]:
         if METRICS[event]:
             wanted[campaign][METRICS[event]] += 1
         if event in PEOPLE:
-            people[campaign, PEOPLE[event]].add(call["person"])
+            people[campaign, PEOPLE[event]].add(truth.root_of(call["person"]))
         if event not in EMAILS:
-            people[campaign, "visitors"].add(call["person"])
+            people[campaign, "visitors"].add(truth.root_of(call["person"]))
     for (campaign, name), who in people.items():
         wanted[campaign][name] = len(who)
     found = []
@@ -135,12 +151,14 @@ def _judge_campaigns(truth: Truth, seen: Seen) -> list[Violation]:
     return found
 
 
-def _visit_starts(calls: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def _visit_starts(
+    calls: Iterable[dict[str, Any]], whose: Callable[[str], str]
+) -> list[dict[str, Any]]:
     """The first call of every visit: half an hour without a call of the person ends one."""
     by_person: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for call in calls:
         if call["event"] not in EMAILS:
-            by_person[call["person"]].append(call)
+            by_person[whose(call["person"])].append(call)
     starts = []
     for person_calls in by_person.values():
         last_ms = None
@@ -155,11 +173,17 @@ def _judge_profiles(truth: Truth, seen: Seen) -> list[Violation]:
     calls = _counting(truth, seen)
     by_person: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for call in calls:
-        by_person[call["person"]].append(call)
+        by_person[truth.root_of(call["person"])].append(call)
     is_dated = all(call["occurred_at_ms"] is not None for call in calls)
-    visits = Counter(call["person"] for call in _visit_starts(calls)) if is_dated else Counter()
+    visits: Counter[str] = Counter()
+    if is_dated:
+        starts = _visit_starts(calls, truth.root_of)
+        visits.update(truth.root_of(call["person"]) for call in starts)
     found = []
-    for person, theirs in sorted(by_person.items()):
+    for person in sorted(truth.people):
+        theirs = by_person[truth.root_of(person)]
+        if not theirs or (truth.pids and person not in truth.pids):
+            continue  # of whom nothing is known but a name, or not even that
         profile = seen.profiles.get(person)
         if profile is None:
             found.append(Violation("L", f"{person} has no profile"))
@@ -172,7 +196,7 @@ def _judge_profiles(truth: Truth, seen: Seen) -> list[Violation]:
             ("spent", _micro(computed["spent"]), micro),
         ]
         if is_dated:
-            pairs.append(("visits", computed["visits"], visits[person]))
+            pairs.append(("visits", computed["visits"], visits[truth.root_of(person)]))
         for name, shown, wanted in pairs:
             if shown != wanted:
                 kind = "L" if shown < wanted else "D"
@@ -203,7 +227,8 @@ def _judge_rejected(truth: Truth, rejected: list[dict[str, Any]]) -> list[Violat
             found.append(Violation("R", f"a rejected event without its reason: {each}"))
         if each["topic"] is not None:
             place = each["topic"], each["partition"], each["offset"]
-            if place not in truth.poison and _is_of_the_run(truth, each):
+            is_refused = truth.pids and each["reason"] == TAKEN
+            if place not in truth.poison and not is_refused and _is_of_the_run(truth, each):
                 found.append(Violation("R", f"{place} was set aside, and nobody sent it to be"))
             places[each["topic"], each["partition"], each["offset"]] += 1
         elif each["message_id"] is not None:

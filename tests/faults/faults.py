@@ -9,21 +9,22 @@ from tests.faults import (
     load_faults,
     network_faults,
     pause_faults,
+    people_faults,
     store_faults,
 )
 from tests.faults.fault import Fault
 
+_OF_ANY_LOAD = (
+    *kill_faults.FAULTS,
+    *pause_faults.FAULTS,
+    *load_faults.FAULTS,
+    *broker_faults.FAULTS,
+    *network_faults.FAULTS,
+    *store_faults.FAULTS,
+    *disk_faults.FAULTS,
+)
 FAULTS: dict[str, Fault] = {
-    fault.name: fault
-    for fault in (
-        *kill_faults.FAULTS,
-        *pause_faults.FAULTS,
-        *load_faults.FAULTS,
-        *broker_faults.FAULTS,
-        *network_faults.FAULTS,
-        *store_faults.FAULTS,
-        *disk_faults.FAULTS,
-    )
+    fault.name: fault for fault in (*_OF_ANY_LOAD, *people_faults.of_people(_OF_ANY_LOAD))
 }
 
 

@@ -14,13 +14,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.faults import explanations
+from tests.faults.desk import Desk
 from tests.faults.loads import Call, Load, make_calls
 from tests.faults.poison import Poisoner
 from tests.faults.rig import Rig
@@ -77,6 +79,7 @@ class Sender:
         self._lock = threading.Lock()
         self._key = base64.b64encode(f"{self.rig.settings.http.keys['write']}:".encode()).decode()
         self._batches = make_calls(self.load, self.run, self._chance)
+        self._claims: list[list[str]] = []  # what acknowledged calls said of who is who
         self._poisoner = Poisoner(self.rig.settings, random.Random(self.seed + 1))
         line: dict[str, Any] = {"run": self.run, "seed": self.seed, "load": self.load.name}
         self.history.write(line | {"explained_from": explanations.ends(self.rig.kafka_address)})
@@ -87,6 +90,14 @@ class Sender:
         jobs = [threading.Thread(target=self._guarded, args=(self._send_all,)) for _ in range(2)]
         if self.load.poison:
             jobs.append(threading.Thread(target=self._guarded, args=(self._poison,)))
+        if self.load.begin is not None:
+            desk = Desk(self.rig, self.run, self.seed, self.history.write)
+            is_over = self._stopping.is_set
+            for work in (
+                partial(desk.decide, self._claims, is_over),
+                partial(desk.define, is_over),
+            ):
+                jobs.append(threading.Thread(target=self._guarded, args=(work,)))
         for job in jobs:
             job.start()
         try:
@@ -128,8 +139,12 @@ class Sender:
                 calls, is_copy = next(self._batches)
             attempts = self._send_until_acknowledged(calls)
             # Of a copy only what is set aside counts again: each sending of it is explained.
-            known = (call.line(attempts) for call in calls if call.is_broken or not is_copy)
+            known = [call.line(attempts) for call in calls if call.is_broken or not is_copy]
+            if self.load.begin is not None:
+                _note_answered(known, time.time_ns() // 1_000_000)
             self.history.write(*known)
+            if attempts > 0:
+                self._claims += [line["one_person"] for line in known if "one_person" in line]
             with self._lock:
                 self.sent += len(calls) * abs(attempts)
                 self.injected += sum(is_copy or call.is_broken for call in calls)
@@ -169,3 +184,8 @@ class Sender:
             self.history.write(*lines)
             self.injected += len(lines)
             self._stopping.wait(1 / self.load.poison)
+
+
+def _note_answered(lines: Iterable[dict[str, Any]], at_ms: int) -> None:
+    for line in lines:
+        line["answered_at_ms"] = at_ms

@@ -6,8 +6,8 @@ on time.
 """
 
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +40,8 @@ class Load:
     """Records a second that no lane can use, put straight onto the log."""
     clock_steps: bool = False
     """Senders' clocks are right, an hour late or an hour early, by the request."""
+    begin: "Begin | None" = None
+    """Begins what makes the calls that are not broken, given the run; None: `_call`."""
 
 
 PLAIN = Load()
@@ -63,6 +65,8 @@ class Call:
     """None when the collector decides."""
     amount_micro: int = 0
     is_broken: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
+    """What else is to be known of it afterwards."""
 
     def line(self, attempts: int) -> dict[str, Any]:
         """The line of history once its fate is known; `attempts` negative: no answer ever came."""
@@ -81,8 +85,15 @@ class Call:
                 "event": self.event,
                 "occurred_at_ms": self.occurred_at_ms,
                 "amount_micro": self.amount_micro,
+                **self.more,
             }
         return line
+
+
+Make = Callable[[int, Load, int, random.Random], Call]
+"""Makes the call of a number that happened at a time, or of its own time."""
+Begin = Callable[[str, int], Make]
+"""Of a run and the time at which it begins."""
 
 
 def make_calls(load: Load, run: str, chance: random.Random) -> Iterator[tuple[list[Call], bool]]:
@@ -91,13 +102,18 @@ def make_calls(load: Load, run: str, chance: random.Random) -> Iterator[tuple[li
     window: list[list[Call]] = []
     waiting: list[list[Call]] = []
     number = 0
+    make_good = load.begin(run, begin_ms) if load.begin is not None else None
     while True:
         calls = []
         skew_ms = chance.choice((-HOUR_MS, 0, HOUR_MS))
         for _ in range(load.calls_a_request):
-            make = _broken_call if chance.random() < load.broken else _call
             at_ms = begin_ms + number * load.apart_ms
-            calls.append(make(number, load, run, at_ms, skew_ms, chance))
+            if chance.random() < load.broken:
+                calls.append(_broken_call(number, load, run, at_ms, skew_ms, chance))
+            elif make_good is not None:
+                calls.append(make_good(number, load, at_ms, chance))
+            else:
+                calls.append(_call(number, load, run, at_ms, skew_ms, chance))
             number += 1
         yield calls, False
         # Copies come later and mixed: of each request here, copies - 1 are still to be sent.
@@ -138,9 +154,9 @@ def _call(
         body |= {"type": "identify", "traits": {"newest": number}}
     if load.clock_steps:
         wrong_ms = int(datetime.now(UTC).timestamp() * 1000) + skew_ms
-        body |= {"timestamp": _text(wrong_ms), "sentAt": _text(wrong_ms + 5)}
+        body |= {"timestamp": time_text(wrong_ms), "sentAt": time_text(wrong_ms + 5)}
         return Call(number, body, person, campaign, event, None, amount_micro)
-    body["timestamp"] = _text(at_ms)
+    body["timestamp"] = time_text(at_ms)
     return Call(number, body, person, campaign, event, at_ms, amount_micro)
 
 
@@ -164,5 +180,5 @@ def _broken_call(
     return Call(number, body, "", "", "", None, is_broken=True)
 
 
-def _text(at_ms: int) -> str:
+def time_text(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.faults import explanations
 from tests.faults.checker import Violation, judge
+from tests.faults.desk import pids_of
 from tests.faults.fault import Fault
 from tests.faults.history import History, Sender
 from tests.faults.rig import Rig
@@ -49,6 +50,8 @@ def addresses_of(rig: Rig) -> Addresses:
         rig.api_url,
         rig.settings.http.keys["admin"],
         rig.kafka_address,
+        rig.settings.redis.url,
+        rig.settings.redis.key_prefix,
     )
 
 
@@ -78,6 +81,8 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
             rig.make_sound(SOUND_WITHIN_S)
         except AssertionError as error:
             violations.append(Violation("P", f"not sound after {SOUND_WITHIN_S:.0f} s: {error}"))
+    if fault.load.begin is not None:
+        history.write({"pids": pids_of(rig, read_history(path).people)})
     violations += settle(at, path, recovery_s)
     history.write({"explained_to": explanations.ends(rig.kafka_address)})
     history.close()
@@ -86,7 +91,7 @@ def run_once(rig: Rig, fault: Fault, seed: int, run: str) -> Outcome:
         seed,
         sender.sent,
         history.acknowledged,
-        injected + (sender.injected if fault.load.name != "plain" else 0),
+        injected + (sender.injected if fault.load.name not in ("plain", "people") else 0),
         recovery_s,
         tuple(violations),
         path,

@@ -25,6 +25,14 @@ from tests.faults.supervisor import Supervisor
 from tests.kafka_cluster import KafkaCluster
 from tests.waiting import eventually
 
+CART: dict[str, Any] = {
+    "id": "cart",
+    "topic": "cart-reminders",
+    "wait_minutes": 60,
+    "follow_ups_hours": [],
+    "cool_down_days": 0,
+}
+"""One message about a cart left behind for an hour, and another one when it was changed since."""
 SINKS = ("accepted-to-clickhouse", "subjects-to-redis")
 
 
@@ -177,6 +185,7 @@ class Rig:
         }
         values["redis"]["url"] = valkey.address
         values["clickhouse"]["url"] = clickhouse.address
+        values["journeys"] = [CART]
         for section, name, value in self.plan.settings:
             values[section][name] = value
         return provide_keys(Settings.model_validate(values), self.directory).settings

@@ -9,14 +9,18 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.faults.explanations import read_explanations
+from tests.faults.people_seen import CHANGED, DUE, read_definitions, read_records, read_topic
 from tests.faults.truth import METRICS, Truth, ids_of
 
 ANSWER_WITHIN_S = 30
+TYPES = ("user", "anonymous", "email", "phone")
+"""Of identifiers; of who is named without one it is `user`."""
 RESUMES_WITHIN_S = 60.0
 
 
@@ -31,6 +35,9 @@ class Addresses:
     """API key of the role admin."""
     kafka: str
     """bootstrap.servers"""
+    redis_url: str = ""
+    redis_prefix: str = ""
+    """Before the pid of each profile."""
 
 
 @dataclass
@@ -45,6 +52,18 @@ class Seen:
     """Campaign -> its numbers by name, as the API shows them."""
     recovery_s: float | None = 0.0
     """From the end of the fault until everything acknowledged by then was counted; None: never."""
+    looked_at_ms: int = 0
+    """When this was read; what follows is read of a run of people with several identifiers."""
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name of an identifier -> what its lane wrote of it, as Redis keeps it."""
+    links: list[tuple[str, str]] = field(default_factory=list)
+    """Root and member, pids in hex, of each link in force in ClickHouse."""
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """Who entered and left segments, in order."""
+    due: list[dict[str, Any]] = field(default_factory=list)
+    """Messages about carts."""
+    definitions: list[dict[str, Any]] | None = None
+    """The segments that were applied last."""
 
 
 # -- looking
@@ -52,7 +71,7 @@ class Seen:
 
 def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen:
     """Everything that Headwater shows of the run. Raises OSError when it does not answer."""
-    return Seen(
+    seen = Seen(
         facts=read_facts(at, truth.run),
         counters=read_counters(at, truth.run),
         profiles={person: found for person in truth.people if (found := read_profile(at, person))},
@@ -60,6 +79,14 @@ def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen
         campaigns=read_campaigns(at, truth.run),
         recovery_s=recovery_s,
     )
+    if pids := set(truth.pids.values()):
+        seen.changes = read_topic(at.kafka, CHANGED, pids)
+        seen.due = read_topic(at.kafka, DUE, pids)
+        seen.definitions = read_definitions(at.kafka)
+        seen.links = read_links(at, pids)
+        seen.records = read_records(at.redis_url, at.redis_prefix, truth.pids)
+        seen.looked_at_ms = time.time_ns() // 1_000_000
+    return seen
 
 
 def read_facts(at: Addresses, run: str) -> list[dict[str, Any]]:
@@ -70,6 +97,16 @@ def read_facts(at: Addresses, run: str) -> list[dict[str, Any]]:
         "kp, off, src_topic, src_partition, src_offset FROM facts FINAL "
         f"WHERE idx = 0 AND startsWith(campaign_id, '{run}/')",
     )
+
+
+def read_links(at: Addresses, pids: Collection[str]) -> list[tuple[str, str]]:
+    """Root and member of each link in force between these pids."""
+    rows = _ask(
+        at,
+        "SELECT lower(hex(root)) AS root, lower(hex(member)) AS member FROM links FINAL "
+        "GROUP BY root, member HAVING argMax(is_linked, (generation, off)) = 1",
+    )
+    return [(row["root"], row["member"]) for row in rows if row["root"] in pids]
 
 
 def read_counters(at: Addresses, run: str) -> list[dict[str, Any]]:
@@ -95,7 +132,8 @@ def read_campaigns(at: Addresses, run: str) -> dict[str, dict[str, int]]:
 def read_profile(at: Addresses, person: str) -> dict[str, Any] | None:
     """What is shown of one person; None when nobody is known."""
     try:
-        return dict(_get(at, f"/v1/profiles/user:{urllib.parse.quote(person, safe='')}"))
+        named = person if person.partition(":")[0] in TYPES else f"user:{person}"
+        return dict(_get(at, f"/v1/profiles/{urllib.parse.quote(named, safe=':')}"))
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None

@@ -6,9 +6,12 @@ Shares no code with the product.
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
+
+from tests.faults.who_is_who import Said, owners, root_of
 
 METRICS = {
     "Email Sent": "sent",
@@ -18,8 +21,14 @@ METRICS = {
     "Order Completed": "orders",
     "page": "page_views",
     "identify": "",
+    "alias": "",
+    "Product Removed": "",
 }
 """What a call adds one to."""
+
+
+MOST_UNSURE = 4
+"""Of so many words that were never answered each is taken for said and for not said."""
 
 
 @dataclass
@@ -40,9 +49,51 @@ class Truth:
     poison: dict[tuple[str, int, int], str] = field(default_factory=dict)
     """Place on the log -> what lies there."""
 
+    by_hand: list[dict[str, Any]] = field(default_factory=list)
+    """Decisions on who is who, in their order; `outcome` may be unknown."""
+    definitions: list[dict[str, Any]] | None = None
+    """Segments as the run applied them last; None if it did not."""
+    pids: dict[str, str] = field(default_factory=dict)
+    """Name of an identifier -> pid in hex. Empty while the run goes on, and in one where everybody
+    has one identifier."""
+    owner_of: dict[str, str] = field(default_factory=dict)
+    """Who belongs to whom, if what is unsure was not said."""
+
     @property
     def people(self) -> set[str]:
-        return {call["person"] for call in (*self.calls.values(), *self.unknown.values())}
+        """Names of everybody who called, and of everybody who was named."""
+        calls = (*self.calls.values(), *self.unknown.values())
+        named = (call.get("one_person", ()) for call in (*calls, *self.by_hand))
+        return {call["person"] for call in calls} | set(chain.from_iterable(named))
+
+    def root_of(self, person: str) -> str:
+        """Who stands for the person."""
+        return root_of(person, self.owner_of)
+
+    def find_owners(self, unsure: Iterable[dict[str, Any]] = ()) -> "Truth":
+        """The same, with who belongs to whom, if of what is unsure this was said."""
+        if not self.pids:
+            return self
+        said = [
+            Said(tuple(each["one_person"]), each["number"], each["how"])
+            for each in (*self.by_hand, *unsure)
+            if "how" in each and (each["outcome"] == "acknowledged" or each in unsure)
+        ]
+        said += [
+            Said(tuple(each["one_person"]), each["occurred_at_ms"], "call")
+            for each in (*self.calls.values(), *unsure)
+            if "one_person" in each and "how" not in each
+        ]
+        return replace(self, owner_of=owners(said, self.pids))
+
+    def possible(self) -> list["Truth"]:
+        """What may be true, by what is unsure of who is who; the likeliest first."""
+        unsure = [each for each in self.unknown.values() if "one_person" in each]
+        unsure += [each for each in self.by_hand if each["outcome"] == "unknown"]
+        if not self.pids or len(unsure) > MOST_UNSURE:
+            return [self.find_owners()]
+        subsets = (combinations(unsure, size) for size in range(len(unsure) + 1))
+        return [self.find_owners(some) for some in chain.from_iterable(subsets)]
 
 
 def read_history(path: Path) -> Truth:
@@ -55,6 +106,12 @@ def read_history(path: Path) -> Truth:
         elif "run" in line:
             truth.run = line["run"]
             truth.explained_from = {int(p): at for p, at in line["explained_from"].items()}
+        elif "pids" in line:
+            truth.pids = line["pids"]
+        elif line["via"] == "desk":
+            truth.by_hand.append(line)
+        elif line["via"] == "segments":
+            truth.definitions = line.get("definitions", truth.definitions)
         elif line["via"] == "log":
             truth.poison[line["topic"], line["partition"], line["offset"]] = line["what"]
         elif line["outcome"] == "set aside":
@@ -62,7 +119,7 @@ def read_history(path: Path) -> Truth:
         elif "person" in line:
             known = truth.calls if line["outcome"] == "acknowledged" else truth.unknown
             known[line["id"]] = line
-    return truth
+    return truth.find_owners()
 
 
 def ids_of(truth: Truth, facts: Iterable[Mapping[str, Any]]) -> tuple[Counter[int], list[str]]:
