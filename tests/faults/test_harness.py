@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from tests.faults.faults import FAULTS
 from tests.faults.kill_faults import end_at_points
 from tests.faults.loads import PLAIN, Call, make_calls
 from tests.faults.one_run import run_once
+from tests.faults.people_loads import PEOPLE
 from tests.faults.rig import Rig
 from tests.faults.seen import Seen
 from tests.faults.truth import METRICS, Truth, read_history
 
 SHORT = (
-    end_at_points("streams before, in and after a commit", count=2),
+    # With people who are joined and parted, change segments, and leave carts behind.
+    replace(end_at_points("streams before, in and after a commit", count=2), load=PEOPLE),
     end_at_points("accepted-to-clickhouse between facts, counters and progress", count=1),
     end_at_points("subjects-to-redis between profiles, cursors and sync", count=1),
 )
