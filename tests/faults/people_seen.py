@@ -38,21 +38,19 @@ def read_topic(kafka: str, topic: str, pids: Collection[str]) -> list[dict[str, 
 
     Raises OSError without an answer.
     """
-    return [
-        found
-        for found in map(decode, _values(kafka, topic))
-        if found.get("pid", b"").hex() in pids
-    ]  # fmt: skip
+    return [decode(value) for value in _values(kafka, topic, {bytes.fromhex(pid) for pid in pids})]
 
 
 def read_definitions(kafka: str) -> list[dict[str, Any]] | None:
     """The segments that were applied last; None if none ever were. Raises OSError."""
-    newest = max(map(decode, _values(kafka, DEFINED)), key=lambda each: each["version"], default={})
+    sets = map(decode, _values(kafka, DEFINED, {b"@segments"}))
+    newest = max(sets, key=lambda each: int(each["version"]), default={})
     definitions: list[dict[str, Any]] | None = json.loads(newest.get("definitions", "null"))
     return definitions
 
 
-def _values(kafka: str, topic: str) -> Iterator[bytes]:
+def _values(kafka: str, topic: str, keys: Collection[bytes]) -> Iterator[bytes]:
+    """The committed records under these keys; raises OSError."""
     reader = Consumer(
         {
             "bootstrap.servers": kafka,
@@ -74,7 +72,7 @@ def _values(kafka: str, topic: str) -> Iterator[bytes]:
                 raise OSError(f"{topic} is not read to its end within {ANSWER_WITHIN_S} s")
             for message in reader.consume(2_000, 0.2):
                 value = message.value()
-                if message.error() is None and value is not None:
+                if message.error() is None and value is not None and message.key() in keys:
                     yield value
             at = reader.position([TopicPartition(topic, p) for p in waiting])
             waiting -= {each.partition for each in at if each.offset >= to[each.partition][1]}

@@ -252,12 +252,16 @@ def test_checker_names_what_is_wrong_with_people(truth: Truth, shown: Seen, what
     assert not any(found[other] for other in range(3) if other != kind)
 
 
-def test_a_device_that_was_known_to_be_somebodys_is_told_nothing(truth: Truth, shown: Seen) -> None:
-    truth.calls[3] |= {"cart": "add", "product": "p1", "occurred_at_ms": DUE_MS - HOUR_MS}
-    shown.due.append(_due(8, USER, DUE_MS + 500))
-    assert judged(truth, shown)[2] == []
-    shown.due[-1] = _due(8, DEVICE, DUE_MS + 500)
-    assert judged(truth, shown)[2]
+def test_device_that_was_known_to_be_somebodys_is_told_nothing(truth: Truth, shown: Seen) -> None:
+    shopper, device = "user:r/s4", "anonymous:r/d4"
+    truth.pids = truth.pids | {shopper: f"{8:032x}", device: f"{9:032x}"}
+    truth.calls[20] = _call(20, shopper, "identify", NOW_MS - 800, one_person=[shopper, device])
+    truth.calls[21] = _cart(21, device, "add", DUE_MS)
+    truth = truth.find_owners()
+    shown.due.append(_due(8, LEFT, DUE_MS + 500) | {"pid": bytes.fromhex(truth.pids[shopper])})
+    assert judge_journeys(truth, shown) == []
+    shown.due[-1]["pid"] = bytes.fromhex(truth.pids[device])
+    assert judge_journeys(truth, shown)
 
 
 @pytest.mark.parametrize("seed", range(0, 300, 100))
