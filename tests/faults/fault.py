@@ -1,5 +1,6 @@
 """What is a fault, and what does the machine need for it?"""
 
+import importlib.util
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -44,10 +45,15 @@ def _lacks_root() -> str:
     return "" if os.geteuid() == 0 else "not root"
 
 
+def _lacks_trial() -> str:
+    return "" if importlib.util.find_spec("noida_db") else "no noida-db"
+
+
 NEEDS: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "apache": _lacks_apache,
         "root": _lacks_root,
+        "trial": _lacks_trial,
         "mount": lacks_mount,
         "namespace": lacks_namespaces,
     }

@@ -10,6 +10,7 @@ from dataclasses import replace
 from tests.faults.fault import Fault
 from tests.faults.loads import Load
 from tests.faults.people_loads import PEOPLE, PEOPLE_REVERSED, PEOPLE_STORM
+from tests.faults.rig import Plan
 
 NAMES = (
     *("kill -9 streams", "SIGTERM streams", "kill -9 api"),
@@ -44,12 +45,20 @@ LOADS: dict[str, Load] = {
     "reversed order, kill -9 streams": PEOPLE_REVERSED,
 }
 
+IN_TRIAL = ("SIGTERM streams", "SIGTERM accepted-to-clickhouse", "SIGTERM subjects-to-redis")
+"""What noida-db is promised for: clean stops (docs/trial-mode.md)."""
+TRIAL = Plan(streams=1, is_trial=True)
+
 
 def of_people(faults: Iterable[Fault]) -> list[Fault]:
     """Those of `faults` that are named here, each with such a load, as a fault of its own."""
     known = {fault.name: fault for fault in faults}
     loads = dict.fromkeys(NAMES, PEOPLE) | LOADS
-    return [
+    found = [
         replace(known[name], name=f"people: {name}", load=load, revision=1)
         for name, load in loads.items()
     ]
+    for name in IN_TRIAL:
+        named = replace(known[name], name=f"people, in trial mode: {name}", revision=1)
+        found.append(replace(named, load=PEOPLE, plan=TRIAL, needs=("trial",)))
+    return found

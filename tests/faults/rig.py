@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from headwater.keys import provide_keys, write_private
 from headwater.roles import prepare_stores
 from runtime.processes import free_ports
-from runtime.servers import ApacheKafka, ClickHouse, Valkey
+from runtime.servers import ApacheKafka, ClickHouse, NoidaDb, Valkey
 from runtime.settings import Settings
 from tests.faults.parts import Part, RolePart, ServerPart
 from tests.faults.standing import SideKafka, one_broker
@@ -55,7 +55,8 @@ class Plan:
     one of three brokers `kafka-1`, to what makes a Between from the server's host:port; as pairs,
     so that a plan can be compared. Roles that no pair names talk to the server itself. `prepare` is
     given the rig's directory before anything starts, `clean` when all has ended. `settings`
-    overlays the roles' settings: (section, name, value).
+    overlays the roles' settings: (section, name, value). `is_trial` takes noida-db for a broker, which
+    goes with one stream worker.
     """
 
     brokers: int = 1
@@ -65,6 +66,7 @@ class Plan:
     settings: tuple[tuple[str, str, object], ...] = ()
     prepare: Callable[[Path], None] | None = None
     clean: Callable[[Path], None] | None = None
+    is_trial: bool = False
 
 
 @dataclass
@@ -141,12 +143,14 @@ class Rig:
         return self
 
     def _start_servers(self) -> str:
-        servers: list[Valkey | ClickHouse | ApacheKafka] = [
+        servers: list[Valkey | ClickHouse | ApacheKafka | NoidaDb] = [
             Valkey(self.directory),
             ClickHouse(self.directory),
         ]
         make_kafka = dict(self.plan.between).get("kafka")
-        if self.plan.brokers == 1:
+        if self.plan.is_trial:
+            servers.append(NoidaDb(self.directory))
+        elif self.plan.brokers == 1:
             servers.append(one_broker(self.directory, SideKafka if make_kafka else ApacheKafka))
         for server in servers:
             server.ports = free_ports(server.port_count)
@@ -182,6 +186,7 @@ class Rig:
             "bootstrap_servers": kafka,
             "partitions": self.plan.partitions,
             "replication_factor": 3 if self.plan.brokers >= 3 else 1,
+            "is_trial": self.plan.is_trial,
         }
         values["redis"]["url"] = valkey.address
         values["clickhouse"]["url"] = clickhouse.address
