@@ -21,7 +21,7 @@ AT_ONCE = 16
 CATEGORIES = ("shoes", "books", "toys")
 CLAIMS, SHOPPERS = 0.08, 0.02
 """Parts of the calls that say who is who, and that begin a story of a cart."""
-DUE_AFTER_MS = (1_500, 8_000)
+DUE_AFTER_MS = (1_000, 5_000)
 LATER_CALLS = (40, 900)
 """So many calls after its beginning a story goes on, if it does."""
 

@@ -9,8 +9,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.faults.people_seen import CHANGED, DUE, read_definitions, read_record
 from tests.faults.truth import METRICS, Truth, ids_of
 
 ANSWER_WITHIN_S = 30
+READERS = 8
 TYPES = ("user", "anonymous", "email", "phone")
 """Of identifiers; of who is named without one it is `user`."""
 RESUMES_WITHIN_S = 60.0
@@ -74,7 +77,7 @@ def look(at: Addresses, truth: Truth, *, recovery_s: float | None = 0.0) -> Seen
     seen = Seen(
         facts=read_facts(at, truth.run),
         counters=read_counters(at, truth.run),
-        profiles={person: found for person in truth.people if (found := read_profile(at, person))},
+        profiles=read_profiles(at, truth.people),
         rejected=read_explanations(at.kafka, truth.explained_from),
         campaigns=read_campaigns(at, truth.run),
         recovery_s=recovery_s,
@@ -127,6 +130,14 @@ def read_campaigns(at: Addresses, run: str) -> dict[str, dict[str, int]]:
         for each in shown
         if each["campaign_id"].startswith(f"{run}/")
     }
+
+
+def read_profiles(at: Addresses, people: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """What is shown of each of them who is known."""
+    names = sorted(people)
+    with ThreadPoolExecutor(READERS) as readers:
+        found = readers.map(partial(read_profile, at), names)
+        return {name: shown for name, shown in zip(names, found, strict=True) if shown}
 
 
 def read_profile(at: Addresses, person: str) -> dict[str, Any] | None:
