@@ -8,7 +8,7 @@ from schemas.codec import CURSOR, PARKED, SEGMENTS_IN_FORCE, SIGHTINGS
 from schemas.subjects import CURSOR_KEY, SEGMENTS_KEY, Cursor, Position, parked_key, seen_key
 from schemas.subjects import Withheld as WithheldCount
 from streams.outputs import Outputs
-from streams.rules.person import write_person
+from streams.rules.written_person import write_person
 from streams.settle import settle
 
 

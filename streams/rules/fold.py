@@ -104,7 +104,6 @@ def _add_purchase(
         )
     )
     person.size += PURCHASE_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
-    person.bought = None
 
 
 def fold_cart(person: Person, event: Collected) -> None:

@@ -12,17 +12,16 @@ from schemas.carts import CartChange, JourneyState
 from schemas.codec import SUBJECT
 from schemas.persons import ORDER_KEY_BYTES, VISIT
 from schemas.subjects import ClearTrait, Consent, Money, Purchase, Subject, Trait
-from schemas.varints import write_long, write_text, write_time
 from streams.rules.activity import Activity
 from streams.rules.circumstances import (
     Seen,
     list_circumstances,
     read_circumstances,
-    write_circumstances,
 )
 from streams.rules.kinship import Kinship, read_kinship
 
 VISIT_BYTES = VISIT.size
+_NOTHING_RARE = bytes(7)
 
 
 class Visit:
@@ -56,6 +55,7 @@ class Person:
         "activity",
         "activity_since_ms",
         "bought",
+        "bought_count",
         "cart",
         "circumstances",
         "clear_traits",
@@ -110,10 +110,12 @@ class Person:
         self.wake_at_ms = 0  # when to look at the person although nothing happens; 0: never
         self.wake_entry_ms = 0  # when the lane looks next (streams/rules/wakes.py)
         self.kinship: Kinship | None = None  # who else is the same person; of most people nobody
-        # The bytes of what most events leave alone (orders to order_keys), or None after a change;
-        # of `purchases`, None too; and of what few people have (all after these).
+        # What streams/rules/written_person.py keeps: the bytes of what most events leave alone
+        # (orders to order_keys), None after a change; of the first so many purchases, None after a
+        # change of one of them; of what few people have (claims to journeys), None after a change.
         self.settled: bytes | None = None
-        self.bought: bytes | None = _EMPTY
+        self.bought: bytes | None = b""
+        self.bought_count = 0
         self.rare: bytes | None = _NOTHING_RARE
         self.size = 0  # bytes of its last record, and at most what was added since
 
@@ -129,107 +131,8 @@ class Person:
         self.erased_at_ms = at_ms
 
 
-_write_settled = SUBJECT.part_writer("orders", "order_keys")
-_write_rare = SUBJECT.part_writer("wake_at_ms", "journeys")
-_NOTHING_RARE = _write_rare(
-    Subject(bytes(16), None, 0, 0, 0, 0, 0, [], [], [], [], [], b"", [], b"")
-)
-_pack_visit = VISIT.pack
-_HEADER = SUBJECT.header
-_NOT_ERASED = b"\x00"
-_EMPTY = b"\x00"
-# What stands around the one visit that most people have, by its campaign: campaigns repeat.
-_around_one_visit: dict[str, bytes] = {}
-_MOST_CAMPAIGNS = 10_000
-
-
-def write_person(person: Person) -> bytes:
-    """The framed record of `person`: equal to encoding `person_to_subject`, at a third of the cost.
-
-    A lane writes every person it touched at every barrier, and most events change times, the
-    number of events and the last visit only.
-    """
-    if person.erased_at_ms is not None:
-        return SUBJECT.encode(person_to_subject(person))
-    settled = person.settled
-    if settled is None:
-        settled = person.settled = _write_settled(_subject_of(person))
-    visits = person.visits
-    if len(visits) == 1:
-        visit = visits[0]
-        around = _around_one_visit.get(visit.campaign_id) or _around_visit_of(visit.campaign_id)
-        seen = around + _pack_visit(visit.started_at_ms, visit.ended_at_ms, visit.first_id, 0)
-    else:
-        seen = _visits_as_written(visits)
-    bought = person.bought
-    if bought is None:
-        bought = person.bought = _purchases_as_written(person.purchases)
-    rare = person.rare
-    if rare is None:
-        rare = person.rare = _write_rare(_subject_of(person))
-    activity = person.activity.packed
-    record = b"".join(
-        (
-            _HEADER,
-            person.pid,
-            _NOT_ERASED,
-            write_time(person.first_seen_ms),
-            write_time(person.last_seen_ms),
-            write_long(person.events),
-            settled,
-            seen,
-            write_long(len(activity)),
-            activity,
-            bought,
-            write_circumstances(person.circumstances),
-            rare,
-        )
-    )
-    person.size = len(record)
-    if person.kinship is not None:
-        person.size -= person.kinship.size  # there is a limit of their own for members
-    return record
-
-
-def _around_visit_of(campaign_id: str) -> bytes:
-    """An array of one campaign, and the size of one packed visit."""
-    around = b"".join(
-        (write_long(1), write_text(campaign_id), write_long(0), write_long(VISIT_BYTES))
-    )
-    if len(_around_one_visit) >= _MOST_CAMPAIGNS:
-        _around_one_visit.clear()
-    _around_one_visit[campaign_id] = around
-    return around
-
-
-def _visits_as_written(visits: list[Visit]) -> bytes:
-    campaigns, packed = _pack_visits(visits)
-    names = [write_text(name) for name in campaigns]
-    block = write_long(len(names)) + b"".join(names) if names else b""
-    return b"".join((block, write_long(0), write_long(len(packed)), packed))
-
-
-def _purchases_as_written(purchases: list[Purchase]) -> bytes:
-    """An array of records: equal to the compiled writer's, at half the cost."""
-    if not purchases:
-        return _EMPTY
-    parts = [write_long(len(purchases))]
-    for each in purchases:
-        parts += (
-            each.key,
-            each.tie,
-            write_time(each.occurred_at_ms),
-            write_long(each.amount_micro),
-            write_text(each.currency),
-            write_text(each.campaign),
-            b"\x01" if each.is_refund else b"\x00",
-        )
-    parts.append(_EMPTY)
-    return b"".join(parts)
-
-
 def read_person(record: bytes) -> Person:
-    """The person that `write_person` wrote. Raises Malformed."""
+    """The person that `write_person` (streams/rules/written_person.py) wrote. Raises Malformed."""
     person = subject_to_person(SUBJECT.decode(record))
     person.size = len(record)
     if person.kinship is not None:
@@ -237,7 +140,8 @@ def read_person(record: bytes) -> Person:
     return person
 
 
-def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
+def pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
+    """The campaigns of `visits`, each once, and the visits packed with the places of theirs."""
     campaigns: dict[str, int] = {}
     pack = VISIT.pack
     packed = b"".join(
@@ -256,9 +160,9 @@ def _pack_visits(visits: list[Visit]) -> tuple[list[str], bytes]:
 
 def person_to_subject(person: Person) -> Subject:
     """The record that says all of `person`; `subject_to_person` gives an equal one back."""
-    visit_campaigns, visits = _pack_visits(person.visits)
+    visit_campaigns, visits = pack_visits(person.visits)
     return msgspec.structs.replace(
-        _subject_of(person),
+        subject_of(person),
         visit_campaigns=visit_campaigns,
         visits=visits,
         activity=bytes(person.activity.packed),
@@ -267,7 +171,7 @@ def person_to_subject(person: Person) -> Subject:
     )
 
 
-def _subject_of(person: Person) -> Subject:
+def subject_of(person: Person) -> Subject:
     """The record without what is written in other ways."""
     kinship = person.kinship
     return Subject(

@@ -33,9 +33,7 @@ class Wakes:
         Who is due already but has to wait for something is looked at at `look_ms`, or when the lane
         starts anew.
         """
-        if person.wake_at_ms != at_ms:
-            person.wake_at_ms = at_ms
-            person.rare = None
+        person.wake_at_ms = at_ms
         # A later time leaves the entry as it is: it is looked at when it comes, and put off.
         entry_ms = max(at_ms, look_ms)
         if at_ms and not 0 < person.wake_entry_ms <= entry_ms:

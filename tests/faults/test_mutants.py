@@ -299,6 +299,22 @@ MUTANTS = [
         "lanes",
         ("who counts people is told otherwise",),
     ),
+    Mutant(
+        "what is kept of a person's record outlives a decision",
+        "streams/consents_to_subjects.py",
+        "person.settled = person.decided = None",
+        "person.decided = None",
+        "lanes",
+        ("a person is written otherwise",),
+    ),
+    Mutant(
+        "what is kept of a person's record outlives a merge",
+        "streams/moves_to_subjects.py",
+        "person.rare = person.decided = None",
+        "person.decided = None",
+        "lanes",
+        ("a person is written otherwise",),
+    ),
     # -- counters
     Mutant(
         "counters without the version",
@@ -530,9 +546,9 @@ MUTANTS = [
     ),
     Mutant(
         "how far a journey is is not written down",
-        "streams/rules/person.py",
-        "journeys=list(person.journeys)",
-        "journeys=[]",
+        "streams/rules/written_person.py",
+        "return _NO_KIN_NOR_TRAITS + _write_cart(person)",
+        'return _NO_KIN_NOR_TRAITS + SUBJECT.part_writer("cart", "cart")(person) + _EMPTY',
         "journeys",
         ("a message was due twice", "messages differ"),
         (0, 60),

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from runtime.lanes import Batch
+from schemas.codec import SUBJECT
 from schemas.consent import Basis
 from schemas.errors import StoreRefused, StreamError
 from streams.app import arrows
 from streams.lane import Lane, LaneSettings
 from streams.rules.admit import Rules
 from streams.rules.gate import Gate
+from streams.rules.person import person_to_subject
+from streams.rules.written_person import write_person
 from tests.lane_log import TOPICS, Fetched
 from tests.model.arrivals import WINDOW_MS, Arrivals
 from tests.model.memory_kafka import Died, MemoryKafka
@@ -383,6 +386,8 @@ class LaneWorld:
         else:
             self.wrong.add("stuck")
         for process in list(self.processes):
+            if not all(map(_is_as_written, process.lanes.values())):
+                self.wrong.add("a person is written otherwise than they are")
             self.end(process)
         await self._rest()
         for transactional_id in list(self.kafka.owners):
@@ -415,3 +420,11 @@ class LaneWorld:
         self._rested_until_s = float("inf")
         await asyncio.sleep(10 * BARRIER_S)
         return False
+
+
+def _is_as_written(lane: Lane) -> bool:
+    """True unless what a lane kept of somebody's record is older than the person."""
+    return all(
+        write_person(person) == SUBJECT.encode(person_to_subject(person))
+        for person in lane.people.values()
+    )

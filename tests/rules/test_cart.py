@@ -17,7 +17,8 @@ from streams.rules.cart import Cart, cart_of, change_of, with_change
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
 from streams.rules.journeys import Journey
-from streams.rules.person import Person, read_person, write_person
+from streams.rules.person import Person, read_person
+from streams.rules.written_person import write_person
 from tests.stream_log import GAP_MS, START_MS, make_event
 
 MINUTE_MS = 60_000

@@ -10,8 +10,9 @@ from streams.rules.capacity import FULL, FULL_BYTES, MOST_MICRO, MOST_VISITS
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
 from streams.rules.outcomes import Admitted, Refused
-from streams.rules.person import Person, Visit, read_person, write_person
+from streams.rules.person import Person, Visit, read_person
 from streams.rules.validate import LONGEST_CAMPAIGN
+from streams.rules.written_person import write_person
 from tests.stream_log import GAP_MS, ORDER, START_MS, make_event
 
 RULES = Rules(Gate(counts=True, profiles=True), GAP_MS)

@@ -12,6 +12,7 @@ from schemas.subjects import ClearTrait, Consent, Purchase, Trait
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
+from streams.rules.journeys import Journey
 from streams.rules.outcomes import Admitted
 from streams.rules.person import (
     Person,
@@ -19,12 +20,13 @@ from streams.rules.person import (
     person_to_subject,
     read_person,
     subject_to_person,
-    write_person,
 )
+from streams.rules.written_person import write_person
 from tests.rules.test_fold import events
 from tests.stream_log import GAP_MS, START_MS
 
-RULES = Rules(Gate(counts=True, profiles=True), GAP_MS)
+CARTS = Journey("carts", 1, (), 1, 1, 1)
+RULES = Rules(Gate(counts=True, profiles=True), GAP_MS, journeys=(CARTS,))
 LONGS = st.integers(-(2**63), 2**63 - 1)
 IDS = st.binary(min_size=16, max_size=16)
 KEYS = st.binary(min_size=8, max_size=8)
@@ -74,7 +76,7 @@ def people(draw: st.DrawFn) -> Person:
     return person
 
 
-KEPT = ("settled", "bought", "rare", "size", "activity_since_ms", "wake_entry_ms")
+KEPT = ("settled", "bought", "bought_count", "rare", "size", "activity_since_ms", "wake_entry_ms")
 
 
 def facts(person: Person) -> dict[str, Any]:

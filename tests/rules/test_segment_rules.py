@@ -19,7 +19,8 @@ from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import gate_from_bases
 from streams.rules.outcomes import Admitted, Duplicate
-from streams.rules.person import Person, read_person, write_person
+from streams.rules.person import Person, read_person
+from streams.rules.written_person import write_person
 from tests.segment_truth import (
     BASES,
     CAMPAIGNS,
