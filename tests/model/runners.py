@@ -11,16 +11,23 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from consumers.profiles import profile_freshness
+from runtime import sealing
+from runtime.settings import Settings
+from sinks import subjects_to_redis
 from streams import lane as lane_module
+from tests.mailing import Mailbox
 from tests.model import shop_recount
 from tests.model.cart_story import DAY_MS, SLOT_MS, Story, story_of
 from tests.model.counter_world import CounterWorld
 from tests.model.lane_world import LaneWorld
 from tests.model.memory_clients import memory_clients
 from tests.model.memory_kafka import MemoryKafka
+from tests.model.mortal_store import Fate
 from tests.model.profile_world import ProfileWorld
 from tests.model.recount import broken_promises
-from tests.model.shop_world import PARTITIONS, ShopWorld
+from tests.model.shop_post import Post
+from tests.model.shop_world import PARTITIONS, Automation, ShopWorld
 from tests.model.sink_world import memory_sinks
 from tests.model.virtual_loop import VirtualLoop
 from tests.stream_log import START_MS
@@ -73,17 +80,24 @@ def profiles(patch: pytest.MonkeyPatch) -> Callable[[int], tuple[set[str], Profi
     return run
 
 
-def shop(patch: pytest.MonkeyPatch) -> Callable[[int, list[Story], int], ShopWorld]:
-    """A shop of given stories until a given time."""
+def shop(patch: pytest.MonkeyPatch) -> Callable[..., ShopWorld]:
+    """A shop of given stories until a given time; on a Kafka of its own, or one that is given with
+    whoever sends."""
     world: list[ShopWorld] = []
     patch.setattr(lane_module, "crash", lambda why, **where: world[0].crash(why, **where))
     use = memory_clients(patch)
 
-    def run(seed: int, stories: list[Story], until_ms: int) -> ShopWorld:
-        kafka, loop = MemoryKafka(PARTITIONS), VirtualLoop()
+    def run(
+        seed: int,
+        stories: list[Story],
+        until_ms: int,
+        kafka: MemoryKafka | None = None,
+        automation: Automation | None = None,
+    ) -> ShopWorld:
+        kafka, loop = kafka or MemoryKafka(PARTITIONS), VirtualLoop()
         loop.set_exception_handler(lambda _loop, _context: None)  # coroutines of dead lanes
         use(kafka)
-        world[:] = [ShopWorld(seed, loop, kafka)]
+        world[:] = [ShopWorld(seed, loop, kafka, automation=automation)]
         loop.run_until_complete(world[0].run(stories, until_ms))
         return world[0]
 
@@ -103,5 +117,54 @@ def journeys(
         stories = [story_of(chance, chance.randbytes(16), first_ms, days) for _ in range(people)]
         of = run_shop(seed, stories, until_ms)
         return shop_recount.broken_promises(of.due(), stories, until_ms, of.met), of
+
+    return run
+
+
+class _Seeded:
+    """Stands for `os` where keys and pids are made."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.urandom = chance.randbytes
+
+
+def journeys_sent(
+    patch: pytest.MonkeyPatch,
+    settings_of: Callable[[str], Settings],
+    mailbox: Mailbox,
+    people: int,
+    days: int = 30,
+    deaths: float = 0.01,
+) -> Callable[[int], tuple[set[str], ShopWorld]]:
+    """The same with automation on real servers: `settings_of` gives those of a name that nobody had,
+    `mailbox` is behind their mail server; its processes die at each step with a chance of `deaths`.
+    """
+    run_shop = shop(patch)
+    first_ms = START_MS // SLOT_MS * SLOT_MS
+    until_ms = first_ms + (days + 12) * DAY_MS
+    use = memory_clients(patch)
+    patch.setattr(profile_freshness, "CATCHES_UP_WITHIN_S", 0)
+    patch.setattr(subjects_to_redis, "DURABLE_EVERY_S", 60.0)
+
+    def run(seed: int) -> tuple[set[str], ShopWorld]:
+        chance, kafka = random.Random(seed), MemoryKafka(PARTITIONS)
+        use(kafka)
+        patch.setattr(sealing, "os", _Seeded(chance))
+        patch.setattr(
+            profile_freshness,
+            "log_ends",
+            lambda _servers, topic, partitions, **_: {
+                p: (0, kafka.logs[topic, p].stable_end()) for p in partitions
+            },
+        )
+        post = Post(settings_of(f"shop{seed}"), kafka, mailbox, Fate(random.Random(seed), deaths))
+        try:
+            pids = [each.pid for each in post.people(people)]
+            stories = [story_of(chance, pid, first_ms, days) for pid in pids]
+            of = run_shop(seed, stories, until_ms, kafka, post)
+            due = of.due()
+            return shop_recount.broken_promises(due, stories, until_ms, of.met, post), of
+        finally:
+            post.close()
 
     return run

@@ -1,13 +1,14 @@
 """Of the messages that came due, are those sent that should be?
 
-`sent_by_rules` asks the gate's own rules (consumers/rules/sending.py) in its order, of what came due
-on the lanes; `sent_by_reference` looks at a calendar and a clock on the wall for what the reference
-found due. Both know of a person what the log had by then: a message that waits for the morning is
-asked of anew, and an order, a change or a withdrawal may have come meanwhile.
+`sent_by_reference` looks at a calendar and a clock on the wall for what the reference found due, and
+knows of a person what the log had by then: a message that waits for the morning is asked of anew, and
+an order, a change or a withdrawal may have come meanwhile. What automation sent is compared with it
+(tests/model/shop_post.py), and what the gate's own rules let go (consumers/rules/sending.py):
+`sent_by_rules` asks them without a store, for runs without servers.
 """
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -31,14 +32,14 @@ LIMITS = Limits(most_a_day=1, most_a_week=2, quiet=Quiet(22 * 60, 8 * 60), lates
 PURPOSE = "purpose/advertising"
 
 
-def zone_name_of(story: Story) -> str:
+def zone_name_of(pid: bytes) -> str:
     """Where the person lives."""
-    return ZONES[story.pid[0] % len(ZONES)]
+    return ZONES[pid[0] % len(ZONES)]
 
 
 def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tuple[int, Message]]:
     """(when, message) of those that the gate's rules let go; `due` with their due time."""
-    name = zone_name_of(story)
+    name = zone_name_of(story.pid)
     zone = Zone(name, "trait", ZoneInfo(name))
     sent: list[tuple[int, Message]] = []
     waiting = [(message.at_ms, due_ms, number, message)
@@ -74,28 +75,36 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
 
 
 def sent_by_reference(
-    story: Story, due: Sequence[tuple[int, Message]]
+    story: Story, due: Sequence[tuple[int, Message]], waits: Sequence[Mapping[int, int]] = ()
 ) -> list[tuple[int, Message]]:
-    """The same by a wall clock, and a calendar."""
-    zone = ZoneInfo(zone_name_of(story))
+    """The same by a wall clock, and a calendar. `waits` says of each message at which times nobody
+    could go on with it, and until when."""
+    zone = ZoneInfo(zone_name_of(story.pid))
     sent: list[tuple[int, Message]] = []
 
     def local(at_ms: int) -> datetime:
         return datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(zone)
 
-    for due_ms, message in due:
+    for number, (due_ms, message) in enumerate(due):
+        away = waits[number] if waits else {}
         now_ms = message.at_ms
-        forbidden = _is_forbidden(story, message, now_ms)
-        while not forbidden and not 8 <= local(now_ms).hour < 22:
-            now_ms = now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
-        forbidden = forbidden or _is_forbidden(story, message, now_ms)
-        late = now_ms > min(due_ms + DAY_MS, message.anchor_ms + EXPIRES_MS)
-        too_late = message.at_ms > min(due_ms + DAY_MS, message.anchor_ms + EXPIRES_MS)
-        days = [local(at_ms).date() for at_ms, _ in sent]
-        today = local(now_ms).date()
-        this_week = [day for day in days if day.isocalendar()[:2] == today.isocalendar()[:2]]
-        if not (forbidden or late or too_late or today in days or len(this_week) >= 2):
-            sent.append((now_ms, message))
+        while True:
+            if now_ms in away:
+                now_ms = away[now_ms]
+                continue
+            late = now_ms > min(due_ms + DAY_MS, message.anchor_ms + EXPIRES_MS)
+            if late or _is_forbidden(story, message, now_ms):
+                break
+            if not 8 <= local(now_ms).hour < 22:
+                while not 8 <= local(now_ms).hour < 22:
+                    now_ms = now_ms // MINUTE_MS * MINUTE_MS + MINUTE_MS
+                continue
+            days = [local(at_ms).date() for at_ms, _ in sent]
+            today = local(now_ms).date()
+            this_week = [day for day in days if day.isocalendar()[:2] == today.isocalendar()[:2]]
+            if today not in days and len(this_week) < 2:
+                sent.append((now_ms, message))
+            break
     return sent
 
 

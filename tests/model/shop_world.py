@@ -11,7 +11,7 @@ import heapq
 import random
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -41,6 +41,7 @@ from tests.model.cart_story import (
     look_after,
 )
 from tests.model.memory_kafka import Died, MemoryKafka
+from tests.model.shop_sending import zone_name_of
 from tests.model.virtual_loop import Call, VirtualLoop
 from tests.stream_log import GAP_MS, make_event
 
@@ -55,12 +56,31 @@ EVENTS = {"add": "Product Added", "remove": "Product Removed", "list": "Cart Vie
           "order": "Order Completed"}  # fmt: skip
 
 
+class Automation(Protocol):
+    """Whoever sends what comes due, by the shop's clock (UTC ms)."""
+
+    def decided(self, pid: bytes, fact: Fact, now_ms: int) -> None:
+        """Somebody withdrew, allowed or was erased."""
+
+    def next_ms(self) -> int | None:
+        """When there is work again; None until something comes due."""
+
+    def work(self, now_ms: int) -> None:
+        """Everything is done that is due by then."""
+
+
 class ShopWorld:
     """One shop. `slot_start_ms` of its first slot is a multiple of a slot."""
 
     def __init__(
-        self, seed: int, loop: VirtualLoop, kafka: MemoryKafka, crashes: float = 0.01
+        self,
+        seed: int,
+        loop: VirtualLoop,
+        kafka: MemoryKafka,
+        crashes: float = 0.01,
+        automation: Automation | None = None,
     ) -> None:
+        self._automation = automation
         self.chance = random.Random(seed)
         self.kafka = kafka
         self.crashes = crashes
@@ -112,6 +132,13 @@ class ShopWorld:
             )
             if arrivals and (moment is None or arrivals[0][0] <= moment):
                 moment = arrivals[0][0]
+            automation = self._automation
+            work_ms = automation.next_ms() if automation is not None else None
+            if work_ms is not None and work_ms < min(moment or work_ms + 1, until_ms + 1):
+                assert automation is not None
+                self.now_ms = max(self.now_ms, work_ms)
+                automation.work(self.now_ms)
+                continue
             if moment is None or moment > until_ms:
                 break
             self.now_ms = max(self.now_ms, moment)
@@ -119,12 +146,17 @@ class ShopWorld:
                 _, at = heapq.heappop(arrivals)
                 self._arrive(arriving[at][2], arriving[at][3])
             await self._settle()
+            if automation is not None:
+                self.kafka.settle()  # what was committed can be read
+                automation.work(self.now_ms)
         for task in (*self._tasks.values(), *self._puts.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), *self._puts.values(), return_exceptions=True)
 
     def _arrive(self, pid: bytes, fact: Fact) -> None:
         p = partition_of(pid, PARTITIONS)
+        if self._automation is not None and fact.kind in ("withdraw", "grant", "erase"):
+            self._automation.decided(pid, fact, self.now_ms)
         if fact.kind == "erase":
             request = ErasureRequested(fact.event_id, pid, self.now_ms, "withdrawn")
             self._put(TOPICS.erasures, p, pid, ERASURE_REQUESTED.encode(request))
@@ -157,7 +189,7 @@ class ShopWorld:
                 event=EVENTS[fact.kind],
                 occurred_at_ms=fact.occurred_at_ms,
                 received_at_ms=self.now_ms,
-                clear={"properties": properties},
+                clear={"properties": properties, "context": {"timezone": zone_name_of(pid)}},
             )
             self._put(TOPICS.collected, p, pid, COLLECTED.encode(event))
 
