@@ -107,11 +107,12 @@ def _look_and_keep(
 
 
 def _look(settings: Settings, stop: threading.Event, clock: ClockMs) -> Verdict:
-    verdict = verify(settings, clock=clock, max_threads=CORES)
+    # Links are left to who asks once: each look at them would read the whole log.
+    verdict = verify(settings, clock=clock, max_threads=CORES, with_links=False)
     if verdict.is_verified:
         return verdict
     stop.wait(CONFIRMED_AFTER_S)
-    again = verify(settings, clock=clock, max_threads=CORES)
+    again = verify(settings, clock=clock, max_threads=CORES, with_links=False)
     known = {_what(difference) for difference in verdict.differences}
     confirmed = tuple(each for each in again.differences if _what(each) in known)
     return replace(again, differences=confirmed)

@@ -1,8 +1,8 @@
 """Does every live counter equal what the facts say, and does every accepted event have its fact?
 
-Three things are compared: counters with facts (recount.py), the events that the sink says it
-counted with those that have a fact, and its position with the end of the log. Nothing needs to stop
-for it.
+Four things are compared: counters with facts (recount.py), the events that the sink says it counted
+with those that have a fact, who is one person with what the log says of it (relink.py), and the
+sink's position with the end of the log. Nothing needs to stop for it.
 """
 
 import time
@@ -11,13 +11,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from headwater.recount import LISTED, Difference, differing_counters, minute_text
+from headwater.relink import Span, differing_links, links_of_log
 from runtime.clickhouse import answering, connect
 from runtime.clock import ClockMs, now_ms
 from runtime.log_ends import log_ends
 from runtime.settings import Settings
+from runtime.topics_admin import retention_ms_of
 from schemas.codec import ACCEPTED, Malformed
 from schemas.counters import ERASED_PIDS, ERASED_RECORDS, FACT_TIME, KEPT_FROM, MINUTE_MS
 from schemas.errors import StoreUnavailable
@@ -25,7 +27,7 @@ from sinks.counter_store import SINK
 from sinks.rules.rows import additions, fact_rows
 
 SCANNED_RECORDS = 1_000_000
-"""Of a partition's log, to name the events that have no fact."""
+"""Of a partition's log, to name the events that have no fact; to recount links, the newest."""
 
 LOOK_AGAIN_S = 0.1
 KAFKA_SETTLES_S = 10.0
@@ -46,6 +48,8 @@ class Verdict:
     differences: tuple[Difference, ...]
     since: str | None = None
     """First minute that was compared, where facts of earlier ones went with age."""
+    links: int | None = None
+    """How many links of the log were compared; None where none was looked for."""
 
     @property
     def is_verified(self) -> bool:
@@ -61,7 +65,8 @@ class Verdict:
         """The verdict for people, one line a difference."""
         behind = f", {self.lag} offsets of the log not counted yet" if self.lag else ""
         since = f", minutes from {self.since} on" if self.since else ""
-        scope = f"{self.counters} counters, {self.facts} facts{since}{behind}"
+        links = f", {self.links} links" if self.links else ""
+        scope = f"{self.counters} counters, {self.facts} facts{links}{since}{behind}"
         if self.is_verified:
             return [f"live = verified ({scope})"]
         more = f"live differs from the facts: {self.difference_count} differences ({scope})"
@@ -79,22 +84,26 @@ def verify(
     clock: ClockMs = now_ms,
     pause: Callable[[float], None] = time.sleep,
     max_threads: int = 0,
+    with_links: bool = True,
 ) -> Verdict:
     """Compare all counters with all facts, and progress with the log.
 
     Waits up to `wait_s` for the sink to reach the end of events.accepted; if it does not, that is a
     difference too. With 0 a lag is only told. ClickHouse uses `max_threads` cores for
-    it, or as many as it likes. Raises StoreUnavailable or StoreRefused.
+    it, or as many as it likes. To recount links `with_links` reads the log itself. Raises
+    StoreUnavailable or StoreRefused.
     """
     with connect(settings, answer_within_s=ANSWER_WITHIN_S) as client:
         check = _Check(client, settings, pause, max_threads)
         topic = settings.topic_names.accepted
         lag = check.wait_for_the_end(wait_s)
+        links, differing = check.links(clock()) if with_links else (None, [])
         differences = [
             *check.late(lag, wait_s),
             *differing_counters(check.ask, check.counted_until, topic),
             *check.coordinates(),
             *check.records(),
+            *differing,
         ]
         return Verdict(
             checked_at_ms=clock(),
@@ -103,6 +112,7 @@ def verify(
             lag=lag,
             differences=tuple(differences),
             since=check.since(),
+            links=links,
         )
 
 
@@ -248,7 +258,10 @@ class _Check:
         known = {(row[0], row[1]) for row in rows}
         erased = {bytes(row[0]) for row in self.ask(f"SELECT pid FROM {ERASED_PIDS}")}  # noqa: S608
         told = 0
-        for offset, value in self._log(kp, until):
+        first, _ = self._ends()[kp]
+        if until - first > SCANNED_RECORDS:
+            return
+        for offset, _, value in self._log(kp, first, until):
             try:
                 event = ACCEPTED.decode(value)
             except Malformed:
@@ -271,11 +284,32 @@ class _Check:
             if told >= LISTED:
                 return
 
-    def _log(self, kp: int, until: int) -> Iterator[tuple[int, bytes | None]]:
+    # -- links against the log
+
+    def links(self, now_ms: int) -> tuple[int, list[Difference]]:
+        """How many links the log tells of that are counted, and what is otherwise in the table."""
+        topics = {topic.name: topic for topic in self._settings.topic_names.all()}
+        kept_from_ms = now_ms - (retention_ms_of(topics[self._topic], self._settings) or now_ms)
+        generation = self._settings.kafka.generation
+        counted = self.counted_until(generation)
+        found: list[Difference] = []
+        compared = 0
+        for kp, (begins, _) in self._ends().items():
+            until = counted.get(kp, 0)
+            first = max(begins, until - SCANNED_RECORDS)
+            if until <= first:
+                continue
+            told = links_of_log(self._log(kp, first, until), kp)
+            # What grew too old for the log while it was read is compared no more.
+            span = Span(kp, max(first, self._ends()[kp][0]), until)
+            told = {link: at_ms for link, at_ms in told.items() if link.off >= span.first}
+            compared += len(told)
+            found += differing_links(self.ask, self._topic, span, told, generation, kept_from_ms)
+        return compared, found
+
+    def _log(self, kp: int, first: int, until: int) -> Iterator[tuple[int, int, bytes | None]]:
+        """Offset, when it was written (UTC ms) and value of every record of [`first`, `until`)."""
         kafka = self._settings.kafka
-        first, _ = self._ends()[kp]
-        if until - first > SCANNED_RECORDS:
-            return
         reader = Consumer(
             {
                 "bootstrap.servers": kafka.bootstrap_servers,
@@ -283,6 +317,7 @@ class _Check:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 20,  # the end of a log that is not written to is told sooner
                 "receive.message.max.bytes": 1_000_000_000,
             }
         )
@@ -294,9 +329,13 @@ class _Check:
                 if messages:
                     heard_at_s = time.monotonic()
                 for message in messages:
-                    if message.error() is not None or message.offset() >= until:
+                    error = message.error()
+                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                        raise StoreUnavailable(f"Kafka did not give {self._topic}: {error.name()}")
+                    if error is not None or message.offset() >= until:
                         return
-                    yield message.offset(), message.value()
+                    yield message.offset(), message.timestamp()[1], message.value()
+            raise StoreUnavailable(f"Kafka gave nothing of {self._topic}[{kp}] any more")
         finally:
             reader.close()
 

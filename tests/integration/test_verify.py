@@ -1,6 +1,7 @@
 """`verify` agrees with an honest store, also while events come, and names each dishonesty."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from threading import Event, Thread
 from typing import Any
 
@@ -11,8 +12,12 @@ from headwater.verify import Verdict, verify
 from runtime.clickhouse import connect
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
+from schemas.codec import LINKED
+from schemas.counters import ERASED_MARK
+from schemas.moves import Linked
 from sinks.accepted_to_clickhouse import run_accepted_to_clickhouse
 from sinks.migrations.apply import apply_migrations
+from sinks.rules.rows import FACT_COLUMNS
 from tests.sink_log import Lane, running, settings_of
 
 
@@ -170,3 +175,70 @@ def test_a_sink_that_does_not_arrive_is_a_difference_when_waited_for(settings: S
     assert verify(settings).is_verified
     late = verify(settings, wait_s=0.01)
     assert [difference.kind for difference in late.differences] == ["late"]
+
+
+def tell_link(lane: Lane, root: bytes, member: bytes, *, is_linked: bool = True) -> None:
+    lane.seq += 1
+    names, generation = lane.settings.topic_names, lane.settings.kafka.generation
+    linked = Linked(
+        member,
+        root,
+        is_linked,
+        generation,
+        lane.lane,
+        lane.seq,
+        names.moves,
+        0,
+        lane.seq,
+        0,
+        b"s" * 16,
+    )
+    lane.put_all(names.accepted, [(root, LINKED.encode(linked))])
+
+
+def test_links_that_the_log_tells_otherwise_are_differences_and_name_nobody(
+    settings: Settings,
+) -> None:
+    lane = Lane(settings)
+    roots = [bytes([200 + number]) * 16 for number in range(4)]
+    with running(run_accepted_to_clickhouse, settings):
+        for root in roots:
+            tell_link(lane, root, b"m" * 16)
+        lane.commit(5)
+        tell_link(lane, roots[0], b"m" * 16, is_linked=False)
+        verdict = verify(settings, wait_s=30)
+    assert verdict.is_verified and verdict.links == 5, verdict.lines()
+    assert ", 5 links" in verdict.lines()[0]
+    with connect(settings) as client:
+        link = f"FROM links WHERE root = unhex('{roots[1].hex()}')"
+        client.command("INSERT INTO links SELECT * REPLACE (off + 1000000 AS off) " + link)
+        assert verify(settings).is_verified  # the sink may be ahead of its progress
+        client.command("DELETE FROM links WHERE off >= 1000000")
+        # What joins anonymous rows is of no record.
+        client.command(
+            "INSERT INTO links SELECT * REPLACE (0 AS off, unhex(repeat('0', 32)) AS salt) " + link
+        )
+        assert verify(settings).is_verified
+
+        client.command("INSERT INTO links SELECT * REPLACE (1 - is_linked AS is_linked) " + link)
+        (difference,) = verify(settings).differences
+        # The changed row took the place of the right one.
+        assert (difference.kind, difference.times) == ("link", 1)
+        assert "1 have no row as they are; 1 rows are of no record (@" in difference.line
+        client.command(f"DELETE {link}")
+        lost = verify(settings)
+        (difference,) = lost.differences
+        assert (difference.live or 0) + 1 == difference.verified
+        assert "1 have no row as they are; 0 rows are of no record (@" in difference.line
+        said = " ".join(lost.lines()) + str(lost.to_json())
+        assert not any(pid.hex() in said for pid in (*roots, b"m" * 16))
+
+        # The links of a person who is erased under every pid go, and nothing is missing.
+        mark = dict.fromkeys(FACT_COLUMNS, 0) | {
+            "campaign_id": "", "metric": ERASED_MARK, "pid": roots[1], "event_id": bytes(16),
+            "event_date": date(2026, 1, 1), "occurred_at": datetime(2026, 1, 1, tzinfo=UTC),
+            "received_at": datetime(2026, 1, 1, tzinfo=UTC), "currency": "", "src_topic": "",
+            "source": "",
+        }  # fmt: skip
+        client.insert("facts", [list(mark.values())], column_names=list(mark))
+    assert verify(settings).is_verified
