@@ -4,6 +4,8 @@ The roles as they run: port, lanes, sinks, erasure, automation; a real mail serv
 `journeys.due` is written by the test.
 """
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,8 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
-from consumers.messages.store import SENDING_FOR_MS
+from consumers.messages.journeys_to_messages import message_of_due
+from consumers.messages.store import SENDING_FOR_MS, MessageStore
 from consumers.rules.times import rfc3339
 from headwater.automation import run_automation
 from runtime.clock import now_ms
@@ -25,6 +28,7 @@ from runtime.settings_sending import Webhook
 from schemas.codec import JOURNEY_DUE
 from schemas.segments import Segment
 from schemas.topics import PARTITIONER
+from tests.automation_worker import POINTS
 from tests.erasing import House, house
 from tests.hooks import SECRET, receiver
 from tests.integration.serving import KEYS
@@ -33,6 +37,7 @@ from tests.sink_log import running
 from tests.waiting import eventually
 
 CAMPAIGN = "cart"
+REPOSITORY = Path(__file__).parents[2]
 PROOF = {"method": "form", "text_version": "2026-01"}
 
 
@@ -70,6 +75,12 @@ def sending(home: House, port: int | None = None, **changes: Any) -> Settings:
             "from_address": "shop@example.com",
         }
     return Settings.model_validate(values)
+
+
+def named(settings: Settings) -> Settings:
+    """Those of a process that keeps its name, so that the next one has its partitions at once."""
+    kafka = settings.kafka.model_copy(update={"instance_id": "one"})
+    return settings.model_copy(update={"kafka": kafka})
 
 
 @contextmanager
@@ -229,9 +240,7 @@ def test_killed_while_the_server_had_the_mail_it_is_not_sent_again(
     mailbox, port = server
     before = len(mailbox.mails)
     user = subscriber(home)
-    settings = sending(home, port)
-    kafka = settings.kafka.model_copy(update={"instance_id": "one"})
-    settings = settings.model_copy(update={"kafka": kafka})
+    settings = named(sending(home, port))
     config = tmp_path / "settings.json"
     config.write_text(settings.model_dump_json())
     mailbox.answers.clear()
@@ -255,6 +264,58 @@ def test_killed_while_the_server_had_the_mail_it_is_not_sent_again(
         failed = await_state(home, user, message_id, "failed")
     assert failed["decisions"][-1]["rule"] == "interrupted"
     assert len(mailbox.mails) == before + 1
+
+
+def test_killed_at_any_step_a_message_goes_once_at_most_and_what_was_being_sent_is_shown_so(
+    home: House, server: tuple[Mailbox, int], tmp_path: Path
+) -> None:
+    mailbox, port = server
+    user = subscriber(home)
+    settings = named(sending(home, port, most_a_week=9))
+    config = tmp_path / "settings.json"
+    config.write_text(settings.model_dump_json())
+    store = MessageStore.from_settings(settings)
+
+    def mails() -> int:
+        return sum(each["To"] == f"{user}@example.com" for each in mailbox.mails)
+
+    def state_of(message_id: str) -> str:
+        (found,) = [
+            each
+            for each in messages(home, subject=f"user:{user}")
+            if each["message_id"] == message_id
+        ]
+        return str(found["state"])
+
+    killed: dict[str, str] = {}
+    with home.roles("subjects"):
+        for number, (point, state) in enumerate(
+            zip(POINTS, ("sending", "sending", "claimed", "scheduled"), strict=True), 51
+        ):
+            due = due_of(home.pid_of(user), now_ms(), message_id=number.to_bytes(16, "big"))
+            killed[point] = due.message_id.hex()
+            assert store.schedule([(message_of_due(due), due.due_at_ms)], now_ms(), {}) == 1
+            command = [sys.executable, "-m", "tests.automation_worker", str(config), point]
+            worker = subprocess.run(
+                command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, timeout=120, check=False
+            )
+            assert worker.returncode == -signal.SIGKILL
+            assert state_of(killed[point]) == state
+            assert mails() == (number > 51)
+
+        def later() -> int:
+            return now_ms() + SENDING_FOR_MS
+
+        member = settings.kafka.instance_id
+        with running(lambda of, stop: run_automation(of, stop, later, member=member), settings):
+            for point in POINTS[:2]:
+                failed = await_state(home, user, killed[point], "failed")
+                assert failed["decisions"][-1]["rule"] == "interrupted"
+            for point in POINTS[2:]:
+                await_state(home, user, killed[point], "sent")
+    # The one that had gone when its process died, and the two that were not begun then.
+    assert mails() == 3
+    store.close()
 
 
 def test_what_somebody_left_in_their_cart_comes_to_them_an_hour_later(
