@@ -60,12 +60,7 @@ def list_(as_json: AsJson = False, config: Config = None, data_dir: DataDir = No
     """Every segment, how many people are in it, and since which version."""
     _, caller = _asking(config, data_dir)
     found: Any = caller.get("/v1/segments", "activation")
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    console = Console(highlight=False)
-    console.print(f"Version {found['version']}, as of {found['as_of']}")
-    console.print(_table(found["segments"], "size"))
+    _tell(found, as_json, f"Version {found['version']}", "size")
 
 
 @segments_app.command(epilog="Example: headwater segments preview segments.toml")
@@ -76,12 +71,7 @@ def preview(
     settings, caller = _asking(config, data_dir)
     segments = [segment.to_json() for segment in segments_of_file(file, settings)]
     found: Any = caller.post("/v1/segments/preview", "activation", {"segments": segments})
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
-    console = Console(highlight=False)
-    console.print(f"Of {found['people']} people, as of {found['as_of']}")
-    console.print(_table(found["segments"], "members"))
+    _tell(found, as_json, f"Of {found['people']} people", "members")
 
 
 @segments_app.command(epilog="Example: headwater segments apply segments.toml")
@@ -107,11 +97,17 @@ def _asking(config: Path | None, data_dir: Path | None) -> tuple[Settings, Calle
     return settings, Caller(url_of(settings.http), settings.http.keys)
 
 
-def _table(segments: list[Mapping[str, Any]], counted: str) -> Table:
+def _tell(found: Mapping[str, Any], as_json: bool, head: str, counted: str) -> None:
+    """The segments of an answer, for people with the number that they have under `counted`."""
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
     table = Table("segment", counted, "name")
-    for segment in segments:
+    for segment in found["segments"]:
         table.add_row(segment["id"], str(segment[counted]), segment["name"])
-    return table
+    console = Console(highlight=False)
+    console.print(f"{head}, as of {found['as_of']}")
+    console.print(table)
 
 
 def apply_configured(settings: Settings, say: Callable[[str], None]) -> None:

@@ -6,7 +6,6 @@ written down like every other reading of a person's data.
 """
 
 import asyncio
-from importlib import resources
 from typing import Annotated, Any
 
 import orjson
@@ -14,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel
 
 from consumers.accesses import Accesses
-from consumers.campaigns.page_api import page_file
+from consumers.campaigns.page_api import page_file, whole_page
 from consumers.messages.store import MessageStore
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
@@ -74,8 +73,7 @@ class Outbox:
 def build_router(outbox: Outbox, accesses: Accesses, access: Access) -> APIRouter:
     """`GET /outbox` and what it shows."""
     router = APIRouter(tags=["Automation"])
-    folder = resources.files("consumers.campaigns") / "page"
-    page = (folder / "outbox.html").read_bytes()
+    page = whole_page("outbox.html", "Outbox", "outbox.js")
 
     @router.get("/outbox", response_class=Response, summary="The page of the outbox")
     async def get_page(request: Request) -> Response:

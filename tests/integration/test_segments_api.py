@@ -99,6 +99,8 @@ def test_segments_are_tried_applied_and_listed_from_the_command_line(
     applied = run(served, tmp_path, "apply", str(file))
     assert applied.output == "Version 1: 2 segments; workers switch now.\n"
     assert "in force already" in run(served, tmp_path, "apply", str(file)).output
+    listed = run(served, tmp_path, "list").output
+    assert listed.startswith("Version 1, as of 20") and "People who bought" in listed
     shown: Any = msgspec.json.decode(run(served, tmp_path, "list", "--json").output)
     assert shown["version"] == 1
     sizes = {each["id"]: each["size"] for each in shown["segments"]}
