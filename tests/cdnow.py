@@ -24,7 +24,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
+from runtime.settings import load_settings
+from schemas.codec import SUBJECT
+from schemas.counters import MICRO
 from tests.up import ROOT, Up
 from tests.waiting import eventually
 
@@ -136,10 +140,33 @@ def expect_counters(up: Up, truth: Purchases, campaign: str = "(none)") -> None:
     eventually(is_equal, within_s=60, every_s=0.5)
 
 
-def expect_profiles(up: Up, truth: Purchases, customers: Sequence[str] | None = None) -> None:
-    """Fail unless the profile of each of `customers`, by default of all, has its orders and spend
-    before long."""
-    differing = list(truth.by_customer if customers is None else customers)
+def expect_people(up: Up, truth: Purchases, who_paid_nothing: int = 0) -> None:
+    """Fail unless Redis holds before long a profile for everybody, each with somebody's orders and
+    spend: whose it is, only the API can tell. Beside them stand so many `who_paid_nothing`."""
+    settings = load_settings(up.data_dir / "run" / "settings.json", {})
+    wanted = sorted(truth.by_customer.values())
+
+    def is_equal() -> bool:
+        with redis.Redis.from_url(settings.redis.url) as client:
+            # A scan may tell a key more than once.
+            keys = set(client.scan_iter(f"{settings.redis.key_prefix}*", 1_000, _type="HASH"))
+            with client.pipeline(transaction=False) as pipeline:
+                for key in keys:
+                    pipeline.hget(key, "p")
+                kept = [SUBJECT.decode(value) for value in pipeline.execute() if value]
+        paid = [each for each in kept if each.spent]
+        assert len(kept) - len(paid) == who_paid_nothing
+        assert {money.currency for each in paid for money in each.spent} == {"USD"}
+        found = ((each.orders, Decimal(each.spent[0].amount_micro) / MICRO) for each in paid)
+        assert sorted(found) == wanted
+        return True
+
+    eventually(is_equal, within_s=60, every_s=1)
+
+
+def expect_profiles(up: Up, truth: Purchases, customers: Sequence[str]) -> None:
+    """Fail unless the API shows before long the orders and spend of each of `customers`."""
+    differing = list(customers)
 
     def is_equal() -> bool:
         nonlocal differing

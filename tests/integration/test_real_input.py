@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from segment.analytics.client import Client as SegmentClient
 
-from tests.cdnow import add_up, cdnow_file, expect_counters, expect_profiles, replay
+from tests.cdnow import add_up, cdnow_file, expect_counters, expect_people, expect_profiles, replay
 from tests.node_sdk import install_node_sdk, run_node
-from tests.up import Up, wait_for_what_is_under_way
+from tests.up import MARKERS, Up, wait_for_what_is_under_way
 from tests.waiting import eventually
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -58,14 +58,15 @@ def test_real_purchases_come_out_as_they_went_in_and_once_when_sent_twice(up: Up
 
     assert replay(up, file) == {"sent": 69_659, "bad": 0, "bad_rows": []}
     expect_counters(up, truth)
-    expect_profiles(up, truth)
+    expect_people(up, truth)
+    expect_profiles(up, truth, list(truth.by_customer)[::10])
 
     assert replay(up, file) == {"sent": 69_659, "bad": 0, "bad_rows": []}
     wait_for_what_is_under_way(up)
     expect_counters(up, truth)
-    # Whoever is recognised changes nobody: so a tenth of the people is asked again, not all.
     assert recognised(up) >= 69_659
-    expect_profiles(up, truth, list(truth.by_customer)[::10])
+    expect_people(up, truth, who_paid_nothing=MARKERS)
+    expect_profiles(up, truth, list(truth.by_customer)[5::50])
     assert up.get("/v1/events/rejected")["rejected"] == []
     assert up.verdict()["verified"] is True
 
