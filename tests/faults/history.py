@@ -39,7 +39,7 @@ class History:
 
     path: Path
     acknowledged: int = 0
-    """Inputs answered by 200, poison not included."""
+    """Calls answered by 200."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -51,7 +51,10 @@ class History:
             for line in lines:
                 self._file.write(json.dumps(line) + "\n")
             self._file.flush()
-            self.acknowledged += sum(line.get("outcome") == "acknowledged" for line in lines)
+            self.acknowledged += sum(
+                line.get("via") == "collector" and line["outcome"] == "acknowledged"
+                for line in lines
+            )
 
     def close(self) -> None:
         self._file.close()
