@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.responses import StreamingResponse
 
 from consumers.accesses import Accesses
-from consumers.exports.subject_to_export import Exporter, Held
+from consumers.exports.held import Held
+from consumers.exports.subject_to_export import Exporter
 from consumers.profiles.profiles_api import EXPECTED_SUBJECT, parse_subject
 from consumers.rules.export_formats import AsHtml, AsJson, Format, Section
 from consumers.rules.export_sections import SECTIONS

@@ -15,6 +15,13 @@ SECTIONS = (
         "Calls, or people by hand, by whose word an identifier is yours, or somebody else's.",
         ("identifier", "of", "cause", "at", "event_id", "stands", "where", "kept", "used_for"),
     ),
+    Section(
+        "links",
+        "Whom you are counted as",
+        "Which of your identifiers count as one person, and since which record no more.",
+        ("identifier", "counts_as", "says", "is_newest", "where", "source_record", "kept",
+         "used_for"),
+    ),
     Section("profile", "Profile", "What your events add up to."),
     Section(
         "traits",

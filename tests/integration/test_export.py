@@ -1,5 +1,6 @@
 """Everything held on one person, whole and readable; nothing of anybody else, nothing once erased."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -16,15 +17,18 @@ from confluent_kafka import Producer
 from headwater.export import export_subject
 from headwater.roles import prepare_stores
 from runtime.clickhouse import connect
+from runtime.consent_overlay import ConsentOverlay
 from runtime.sealing import Person
 from runtime.settings import Settings
 from runtime.vault import Vault
 from schemas.codec import ACCEPTED, COLLECTED, CONSENT_CHANGED, RETRACTED
 from schemas.errors import SettingInvalid, StoreRefused
 from schemas.events import Accepted, Collected, Retracted, SealedTrait
+from schemas.identity import RANK, Claim
 from schemas.partitioning import partition_of
 from schemas.requests import ConsentChanged
 from schemas.subjects import Consent, Trait
+from sinks.rules.links import LINK_COLUMNS, Link
 from sinks.rules.rows import FACT_COLUMNS, fact_rows
 from tests.integration.serving import MORNING_MS, Served, serving, settings_of
 from tests.integration.test_profiles_api import known, store, subject
@@ -245,6 +249,45 @@ def test_the_newest_rectification_is_known_after_the_log_forgot_it(
     assert (found["value"], found["key"]) == ("new@example.com", sealed.key.hex())
     assert found["event_id"] == accepted.event_id.hex()
     assert found["set_by"] == {"source": "web", "received_at": "2026-01-01T09:00:01.001Z"}
+
+
+def test_as_whose_their_facts_are_counted_is_told_and_nobody_else_is_named(desk: Desk) -> None:
+    mail = known(desk.vault, "email", "jana@example.com")
+    claim = Claim(desk.person.pid, RANK["user"], 1, bytes(16), "identify")
+    asyncio.run(claim_for(desk.settings, mail.pid, claim))
+    stranger = b"z" * 16
+    rows = [
+        Link(desk.person.pid, mail.pid, True, False, 1, 0, 7, b"salt" * 4),
+        Link(stranger, mail.pid, True, False, 1, 1, 3, b"tlas" * 4),
+        Link(stranger, mail.pid, False, False, 1, 1, 9, b"salz" * 4),
+    ]
+    with connect(desk.settings) as client:
+        told = [[getattr(row, name) for name in LINK_COLUMNS] for row in rows]
+        client.insert("links", told, column_names=LINK_COLUMNS)
+    export = desk.export()
+    hers, was, is_no_more = sorted(export.json()["links"], key=lambda each: each["source_record"])
+    topic = desk.settings.topic_names.accepted
+    assert hers | {"used_for": 0, "held_under": 0} == {
+        "identifier": "email:jana@example.com", "counts_as": "user:42", "says": "joins",
+        "because_erased": False, "is_newest": True, "where": "table links, of generation 1",
+        "source_record": f"{topic}[0]@7", "kept": "until all whom it joins are erased",
+        "used_for": 0, "held_under": 0,
+    }  # fmt: skip
+    purposes = {use["purpose"] for use in hers["used_for"]}
+    assert purposes == {"accountability", "analytics"}
+    assert [was[name] for name in ("counts_as", "says", "is_newest")] == [
+        "somebody else",
+        "joins",
+        False,
+    ]
+    assert [is_no_more[name] for name in ("says", "is_newest")] == ["leaves", True]
+    assert stranger.hex() not in export.text and (b"salt" * 4).hex() not in export.text
+
+
+async def claim_for(settings: Settings, pid: bytes, claim: Claim) -> None:
+    overlay = ConsentOverlay(settings)
+    await overlay.kin.put([(pid, claim)])
+    await overlay.close()
 
 
 def test_nothing_of_anybody_else_is_told(desk: Desk) -> None:
