@@ -192,8 +192,9 @@ class _Check:
         rows = self.ask(
             "SELECT src_topic, src_partition, src_offset, any(campaign_id), any(metric), "
             "any(toUnixTimestamp(toStartOfMinute(occurred_at))), count() AS times FROM facts FINAL "
-            # Rows that stand for erased people's facts come from no record.
-            "WHERE src_topic != '' "
+            # Rows that stand for erased people's facts come from no record; all others but these
+            # repeat that of the event, or of what corrected it.
+            "WHERE src_topic != '' AND idx = 0 "
             "GROUP BY src_topic, generation, src_partition, src_offset, idx HAVING times > 1 "
             "ORDER BY src_topic, src_partition, src_offset LIMIT {limit:UInt32}",
             {"limit": LISTED},

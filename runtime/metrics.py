@@ -40,6 +40,8 @@ CounterName = Literal[
     "headwater_sink_tripwire_total",
     # Accepted events that a sink took back, because a withdrawal came later.
     "headwater_sink_retracted_events_total",
+    # Accepted events that a sink counted in another campaign than before.
+    "headwater_sink_moved_events_total",
     # HTTP answers, by route and status.
     "headwater_http_answers_total",
     # Erasures that got so far, by status (provisional, final).
@@ -96,6 +98,7 @@ _LABELS: dict[str, tuple[str, ...]] = {
     "headwater_sink_rows_total": ("sink", "table"),
     "headwater_sink_tripwire_total": ("sink",),
     "headwater_sink_retracted_events_total": (),
+    "headwater_sink_moved_events_total": (),
     "headwater_http_answers_total": ("route", "status"),
     "headwater_erasures_total": ("status",),
     "headwater_erasures_due": (),

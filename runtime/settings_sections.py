@@ -266,9 +266,9 @@ class Time(Section):
 
 
 class Attribution(Section):
-    """`[attribution]`: which campaign gets an order."""
+    """`[attribution]`: which campaign gets what happens without naming one."""
 
-    window_days: int = Field(5, ge=1, le=365)
+    window_days: int = Field(5, ge=1, le=365, description="after the last touch of its person")
 
 
 class Erasure(Section):

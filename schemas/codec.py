@@ -43,6 +43,9 @@ STRUCTS: Mapping[str, type[msgspec.Struct]] = {
         events.Accepted,
         events.Rejected,
         events.Retracted,
+        events.CampaignSpan,
+        events.CampaignOfEvent,
+        events.Reattributed,
         subjects.Money,
         subjects.Trait,
         subjects.ClearTrait,
@@ -201,6 +204,7 @@ COLLECTED: Codec[events.Collected] = Codec(events.Collected)
 ACCEPTED: Codec[events.Accepted] = Codec(events.Accepted)
 REJECTED: Codec[events.Rejected] = Codec(events.Rejected)
 RETRACTED: Codec[events.Retracted] = Codec(events.Retracted)
+REATTRIBUTED: Codec[events.Reattributed] = Codec(events.Reattributed)
 SUBJECT: Codec[subjects.Subject] = Codec(subjects.Subject)
 CURSOR: Codec[subjects.Cursor] = Codec(subjects.Cursor)
 SIGHTINGS: Codec[subjects.Sightings] = Codec(subjects.Sightings)

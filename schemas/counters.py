@@ -82,6 +82,10 @@ ERASED_MARK = "erased"
 ERASED_RECORDS = "records"
 """Metric of the row that says how many events' facts such sums stand for."""
 
+MOVED = 65_535
+"""`idx` of an event in a campaign to which a later record gave it, at that record's offset: the
+event's own row (0), and those of earlier moves, are marked from there on."""
+
 ERASED_PIDS = f"(SELECT pid FROM facts WHERE campaign_id = '' AND metric = '{ERASED_MARK}')"  # noqa: S608
 COUNTED = f"(campaign_id != '' AND pid NOT IN {ERASED_PIDS})"
 """Condition on `facts` of every reader: what counts. Sums that stand for facts do."""

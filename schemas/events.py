@@ -2,9 +2,9 @@
 
 `Collected` is one call of Segment's protocol after identifiers were resolved and everything
 personal was sealed; `Accepted` is the same call with what the streams added; `Rejected` points at
-one that was set aside; `Retracted` takes back what its person does not allow any more. Field by
-field, units and meaning stand in the Avro files beside this module; these types mirror them in
-order, which a test holds.
+one that was set aside; `Retracted` takes back what its person does not allow any more, and
+`Reattributed` gives what is counted to other campaigns. Field by field, units and meaning stand in
+the Avro files beside this module; these types mirror them in order, which a test holds.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,12 @@ MADE_CONTEXT: Final[Mapping[str, str]] = {
     "timezone": "IANA name of the time zone, as the call states it",
 }
 """What the collector puts into the clear context, whatever `[fields.context]` says (ADR 0022)."""
+BY_NAME = 1
+"""The event names its campaign."""
+BY_TOUCH = 2
+"""It names none: it has that of the person's last touch in the window, or none."""
+BY_ORDER = 3
+"""A refund: it has that of its order."""
 
 FLAG_CLAMPED = 1
 FLAG_SKEW_CORRECTED = 2
@@ -94,6 +100,8 @@ class Accepted(Collected, frozen=True, gc=False):
     amount_micro: int | None
     currency: str
     visit_changes: list[VisitChange]
+    attributed_by: int = 0
+    """BY_NAME, BY_TOUCH or BY_ORDER; 0 in records of before."""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -130,3 +138,34 @@ class Retracted(msgspec.Struct, frozen=True, gc=False):
     source_offset: int
     index: int
     late_grant_s: int = 0
+
+
+class CampaignSpan(msgspec.Struct, frozen=True, gc=False):
+    """Whatever happened from `from_ms`, inclusive, to `until_ms`, exclusive, by the last touch."""
+
+    from_ms: int
+    until_ms: int
+    campaign_id: str
+
+
+class CampaignOfEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event, by the first bytes of its event_id, and its campaign for good."""
+
+    tie: bytes
+    campaign_id: str
+
+
+class Reattributed(msgspec.Struct, frozen=True, gc=False):
+    """Accepted events of the person belong to other campaigns; see reattributed.avsc."""
+
+    pid: bytes
+    spans: list[CampaignSpan]
+    events: list[CampaignOfEvent]
+    visit_changes: list[VisitChange]
+    generation: int
+    lane: int
+    seq: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    index: int

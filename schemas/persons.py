@@ -30,6 +30,7 @@ from schemas.subjects import (
     Subject,
     Trait,
 )
+from schemas.touches import packed_touches, unpack_touches
 
 VISIT_GAP_MS: Final = 30 * 60_000
 """As shipped ([time] visit_gap_minutes)."""
@@ -61,6 +62,11 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
     purchases, repeated = _purchases(parts)
     keys = [key for each in parts for key in _order_keys(each.order_keys)]
     campaigns, visits = _visits(parts, visit_gap_ms)
+    touch_campaigns, touches = packed_touches(
+        sorted(
+            touch for part in parts for touch in unpack_touches(part.touch_campaigns, part.touches)
+        )
+    )
     done = {entry for each in parts for entry in unpack(each.activity)}
     groups = [Group(each) for each in groups_of(subject)[1:]]
     return msgspec.structs.replace(
@@ -77,6 +83,8 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
         visit_campaigns=campaigns,
         visits=visits,
         activity=packed(sorted(done)[-MOST_ENTRIES:]),
+        touch_campaigns=touch_campaigns,
+        touches=touches,
         purchases=purchases,
         circumstances=_circumstances(parts),
         clear_traits=_clear_traits(parts),

@@ -19,6 +19,8 @@ PARKED_PREFIX = b"@parked"
 SEGMENTS_KEY = b"@segments"
 WRITER_KEY = b"@writer"
 PID_BYTES = 16
+NOT_BY_TOUCH = -1
+"""In the place of a time: no touch decides the campaign."""
 
 
 def seen_key(seq: int) -> bytes:
@@ -71,7 +73,8 @@ class Purchase(msgspec.Struct, frozen=True, gc=False):
 
     `key` is the hash of its order_id, or the first 8 bytes of the event_id where it names none;
     `tie` are these in any case. The amount is in millionths, 0 where none was said (then without a
-    currency); `campaign` is the one that it belongs to.
+    currency); `campaign` is the one that it belongs to, by the last touch at `touched_at_ms` or
+    NOT_BY_TOUCH.
     """
 
     key: bytes
@@ -81,6 +84,7 @@ class Purchase(msgspec.Struct, frozen=True, gc=False):
     currency: str
     campaign: str
     is_refund: bool
+    touched_at_ms: int = NOT_BY_TOUCH
 
 
 class Group(msgspec.Struct, frozen=True, gc=False):
@@ -135,6 +139,8 @@ class Subject(msgspec.Struct, frozen=True, gc=False):
     visit_campaigns: list[str]
     visits: bytes
     activity: bytes = b""
+    touch_campaigns: list[str] = []
+    touches: bytes = b""
     purchases: list[Purchase] = []
     circumstances: list[Circumstance] = []
     wake_at_ms: int = 0

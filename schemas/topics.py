@@ -100,7 +100,7 @@ class Topics:
             # Room for what the lane adds to the largest event that `collected` takes.
             Topic(
                 self.accepted,
-                ("Accepted", "Retracted", "Erased", "Linked"),
+                ("Accepted", "Retracted", "Reattributed", "Erased", "Linked"),
                 "pid",
                 30 * DAY_MS,
                 max_message_bytes=2 * 1_048_576,

@@ -6,9 +6,10 @@ crash anywhere repeats rows that say what is known already. The sink begins wher
 written only over the row that we last saw there: a ClickHouse that went back to an earlier state,
 or stands in for another, is noticed by its older progress and counted again from it.
 
-Among the events come other records (sinks/rules/runs.py): a `Retracted` takes back earlier facts of
-a person. Everything before one is durable before it is looked at, and it is written by itself, so
-that it too is a function of what lies before it in the log.
+Among the events come other records (sinks/rules/runs.py): a `Reattributed` gives earlier facts of a
+person to other campaigns, a `Retracted` takes them back. Everything before one of these is durable
+before it is looked at, and it is written by itself, so that it too is a function of what lies
+before it in the log.
 """
 
 import gc
@@ -37,13 +38,14 @@ from sinks.rules.counters import (
     mark_people,
     missing_counters,
     people_to_look_up,
+    people_to_move,
     plan_write,
     tally,
-    tally_erasures,
-    tally_retraction,
 )
-from sinks.rules.retract import person_from
+from sinks.rules.reattribute import Live, live_facts
+from sinks.rules.retract import KnownFact, person_from
 from sinks.rules.runs import Run, split_into_runs
+from sinks.rules.take_back import tally_erasures, tally_retraction
 
 BATCH_RECORDS = 20_000
 BATCH_S = 0.2
@@ -190,7 +192,7 @@ class AcceptedToClickHouse(GroupSink):
                 return False
         links = [link for plan in plans for link in plan.links]
         facts = [fact for plan in plans for fact in plan.facts]
-        marks = [mark for plan in plans for mark in plan.marks]
+        marks = [mark for plan in plans for mark in (*plan.marks, *plan.moves)]
         stand_ins = [row for plan in plans for row in plan.stand_ins]
         counters = [row for plan in plans for row in plan.counters]
         progress = [plan.progress for plan in plans]
@@ -217,7 +219,9 @@ class AcceptedToClickHouse(GroupSink):
             return False
         rows = {"facts": len(facts), "counters": len(counters), "progress": len(progress)}
         self._measure(rows, began_s)
-        counter("headwater_sink_retracted_events_total").inc(len(marks))
+        moved = sum(len(plan.moves) for plan in plans)
+        counter("headwater_sink_moved_events_total").inc(moved)
+        counter("headwater_sink_retracted_events_total").inc(len(marks) - moved)
         self._reader.commit(positions)
         return True
 
@@ -270,7 +274,8 @@ class AcceptedToClickHouse(GroupSink):
             done = self._erase(prefix, run)
         else:
             self._look_up(prefix, people_to_look_up(prefix, run.events))
-            done = tally(prefix, run.events, run.next_offset)
+            live = self._live_facts(prefix, people_to_move(run.events))
+            done = tally(prefix, run.events, run.next_offset, live)
         self._alarm(prefix.kp, done)
         missing = missing_counters(prefix, done)
         if missing:
@@ -283,35 +288,36 @@ class AcceptedToClickHouse(GroupSink):
         return plan
 
     def _retract(self, prefix: Prefix, retracted: Retracted, offset: int) -> Tally:
-        self._has_looked = True
-        facts = self._retry(
-            lambda: self._store.facts_of(prefix.kp, [retracted.pid]), "load a person's facts"
-        )
+        facts = self._facts_of(prefix.kp, [retracted.pid])
         return tally_retraction(prefix, retracted, offset, facts, self._visit_gap_ms)
 
     def _erase(self, prefix: Prefix, run: Run) -> Tally:
         """Stand-ins, and nothing of the facts: the role `erasure` deletes these, many at once."""
-        self._has_looked = True
         people = sorted({erased.pid for _, erased in run.erased})
         # In this order: who deletes facts waits for the stand-ins, so whoever has none yet when the
         # facts are read, and still none after it, had lost nothing.
-        facts = self._retry(lambda: self._store.facts_of(None, people), "load people's facts")
+        facts = self._facts_of(None, people)
         already = self._retry(lambda: self._store.erased_people(people), "load erased people")
         self._known_erased |= already
         links = self._retry(lambda: self._store.links_of(people), "load people's links")
         return tally_erasures(prefix, run.erased, run.next_offset, facts, already, links)
 
+    def _live_facts(self, prefix: Prefix, people: set[bytes]) -> Live | None:
+        if not people:
+            return None
+        return live_facts(people, before(prefix, self._facts_of(prefix.kp, sorted(people))))
+
     def _look_up(self, prefix: Prefix, people: set[bytes]) -> None:
         if not people:
             return
-        self._has_looked = True
-        facts = self._retry(
-            lambda: self._store.facts_of(prefix.kp, sorted(people)), "load people's facts"
-        )
-        known = before(prefix, facts)
+        known = before(prefix, self._facts_of(prefix.kp, sorted(people)))
         for pid in people:
             of_person = [each for each in known if each.fact[6] == pid]
             prefix.marked[pid] = person_from(of_person, self._visit_gap_ms)
+
+    def _facts_of(self, partition: int | None, people: list[bytes]) -> list[KnownFact]:
+        self._has_looked = True
+        return self._retry(lambda: self._store.facts_of(partition, people), "load facts of people")
 
     def _alarm(self, partition: int, done: Tally) -> None:
         for repeat in done.repeats[:10]:

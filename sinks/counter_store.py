@@ -12,7 +12,7 @@ from clickhouse_connect.driver.insert import InsertContext
 
 from runtime.clickhouse import answering, connect, literal
 from runtime.settings import Settings
-from schemas.counters import ERASED_MARK, NO_CAMPAIGN_AT_ALL
+from schemas.counters import ERASED_MARK, MOVED, NO_CAMPAIGN_AT_ALL
 from sinks.rules.counters import COUNTER_COLUMNS, Counter, CounterRow, Mark, Progress
 from sinks.rules.links import LINK_COLUMNS, Link
 from sinks.rules.retract import KnownFact
@@ -141,12 +141,17 @@ class CounterStore:
     def marked_people(self, partition: int) -> list[tuple[bytes, int, int]]:
         """Everybody of whom a fact of the partition is retracted: (pid, generation, offset).
 
-        Of each generation the first retraction that took something back.
+        Of each generation the first retraction that took something back. A fact that counts in
+        another campaign now is not retracted.
         """
         rows = self._ask(
             "SELECT pid, retracted_generation, min(retracted_next_off) FROM facts "
-            "WHERE kp = {kp:UInt32} AND retracted_next_off > 0 GROUP BY pid, retracted_generation",
-            {"kp": partition},
+            "WHERE kp = {kp:UInt32} AND retracted_next_off > 0 "
+            # What moved to another campaign stands there as of the same place in the log.
+            "AND (pid, event_id, retracted_generation, toUInt64(retracted_next_off - 1)) NOT IN "
+            "(SELECT pid, event_id, generation, off FROM facts "
+            "WHERE kp = {kp:UInt32} AND idx = {moved:UInt16}) GROUP BY pid, retracted_generation",
+            {"kp": partition, "moved": MOVED},
             "for people with retracted facts",
         )
         return [(bytes(pid), generation, next_offset - 1) for pid, generation, next_offset in rows]

@@ -62,6 +62,7 @@ def lane_settings(settings: Settings, clock_ms: ClockMs) -> LaneSettings:
             settings.time.visit_gap_minutes * MINUTE_MS,
             settings.time.history_days * DAY_MS,
             tuple(map(_journey, settings.journeys)),
+            attribution_ms=settings.attribution.window_days * DAY_MS,
         ),
         is_trial=settings.kafka.is_trial,
         clock_ms=clock_ms,

@@ -10,7 +10,7 @@ from typing import Any
 
 from runtime.metrics import counter
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES, Malformed
-from schemas.events import VisitChange
+from schemas.events import BY_NAME, BY_ORDER, BY_TOUCH, VisitChange
 from schemas.partitioning import partition_of
 from schemas.varints import write_long, write_text
 from streams.lane import Lane
@@ -72,6 +72,8 @@ def apply_collected(lane: Lane, records: Sequence[Any]) -> None:
                 produce(accepted_topic, out, pid, p)
             except BufferError:
                 send(accepted_topic, out, pid, p)
+            if outcome.moved is not None:
+                lane.reattribute(pid, outcome.moved, topic, record.offset)
         elif type(outcome) is Duplicate:
             duplicates += 1
         elif type(outcome) is Withheld:
@@ -114,8 +116,9 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
     amount_micro = outcome.amount_micro
     if amount_micro is None and not outcome.visit_changes and not outcome.is_repeat_order:
         campaign = _texts.get(outcome.campaign_id) or _text(outcome.campaign_id)
+        nothing_else = _NOTHING_ELSE[outcome.attributed_by]
         return b"".join(
-            (coordinates, write_long(offset), write_long(index), campaign, _NOTHING_ELSE)
+            (coordinates, write_long(offset), write_long(index), campaign, nothing_else)
         )
     return b"".join(
         (
@@ -127,11 +130,13 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
             b"\x00" if amount_micro is None else b"\x02" + write_long(amount_micro),
             _text(outcome.currency),
             _changes(outcome.visit_changes) if outcome.visit_changes else b"\x00",
+            write_long(outcome.attributed_by),
         )
     )
 
 
-_NOTHING_ELSE = b"\x00\x00\x00\x00"  # no repeat order, money, currency or visit change
+# No repeat order, money, currency or visit change; by `attributed_by`.
+_NOTHING_ELSE = [b"\x00\x00\x00\x00" + write_long(by) for by in (0, BY_NAME, BY_TOUCH, BY_ORDER)]
 _texts: dict[str, bytes] = {"": b"\x00"}
 _MOST_TEXTS = 10_000
 

@@ -5,16 +5,18 @@ Each record has the lane's coordinates (lane, seq, index), and points at the inp
 
 from runtime.metrics import counter
 from runtime.transactions import LaneProducer
-from schemas.codec import REJECTED, RETRACTED, SEGMENT_CHANGED
-from schemas.events import Rejected, Retracted
+from schemas.codec import REATTRIBUTED, REJECTED, RETRACTED, SEGMENT_CHANGED
+from schemas.consent import Basis
+from schemas.events import Reattributed, Rejected, Retracted
 from schemas.partitioning import partition_of
 from schemas.segment_records import SegmentChanged
 from schemas.subjects import Consent
 from streams.known import Known
 from streams.lane_settings import LaneSettings
+from streams.rules.attribute import without_disallowed
 from streams.rules.deduplicate import Memory
 from streams.rules.membership import Membership
-from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Refused, Withheld
+from streams.rules.outcomes import WRONG_KEY, WRONG_PARTITION, Moved, Refused, Withheld
 from streams.rules.parking import Parking
 from streams.rules.person import Person
 from streams.rules.wakes import Wakes
@@ -100,13 +102,15 @@ class Outputs:
         """Accepted events of the person that `decisions` on analytics disallow count no more.
 
         Said in this transaction, because of the record at `offset` of `topic`. `of_kin` where they
-        are some of several pids' decisions: what none of these says, another may allow.
+        are some of several pids' decisions: what none of these says, another may allow. Their
+        touches decide nothing any more.
         """
-        basis = self.settings.rules.gate.analytics_basis
+        rules = self.settings.rules
+        basis: Basis = "legitimate_interest" if of_kin else rules.gate.analytics_basis
         record = Retracted(
             pid,
             "analytics",
-            "legitimate_interest" if of_kin else basis,
+            basis,
             decisions,
             self.settings.generation,
             self.p,
@@ -119,6 +123,28 @@ class Outputs:
         )
         self.index += 1
         self.producer.send(self.settings.topics.accepted, RETRACTED.encode(record), pid, self.p)
+        late_ms, window_ms = rules.gate.late_grant_ms, rules.attribution_ms
+        moved = without_disallowed(self.people[pid], decisions, basis, late_ms, window_ms)
+        if moved is not None:
+            self.reattribute(pid, moved, topic, offset)
+
+    def reattribute(self, pid: bytes, moved: Moved, topic: str, offset: int) -> None:
+        """Accepted events of the person belong to other campaigns: see `retract`."""
+        record = Reattributed(
+            pid,
+            moved.spans,
+            moved.events,
+            moved.visit_changes,
+            self.settings.generation,
+            self.p,
+            self.seq,
+            topic,
+            self.p,
+            offset,
+            self.index,
+        )
+        self.index += 1
+        self.producer.send(self.settings.topics.accepted, REATTRIBUTED.encode(record), pid, self.p)
 
     def put_into(self, person: Person, segments: tuple[str, ...], now_ms: int) -> None:
         """The person is in these `segments`, sorted, and in no others; each change is told."""

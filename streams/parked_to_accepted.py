@@ -126,7 +126,14 @@ def _accept(lane: Outputs, event: Collected, outcome: Admitted, offset: int) -> 
         source_partition=lane.p,
         source_offset=offset,
         index=lane.index,
-        **msgspec.structs.asdict(outcome),
+        campaign_id=outcome.campaign_id,
+        is_repeat_order=outcome.is_repeat_order,
+        amount_micro=outcome.amount_micro,
+        currency=outcome.currency,
+        visit_changes=outcome.visit_changes,
+        attributed_by=outcome.attributed_by,
     )
     lane.index += 1
     lane.producer.send(settings.topics.accepted, ACCEPTED.encode(accepted), event.pid, lane.p)
+    if outcome.moved is not None:
+        lane.reattribute(event.pid, outcome.moved, settings.topics.collected, offset)

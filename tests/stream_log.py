@@ -24,6 +24,7 @@ from schemas.codec import (
     ERASED,
     HEADER_BYTES,
     LINKED,
+    REATTRIBUTED,
     REJECTED,
     RETRACTED,
     SUBJECT,
@@ -302,4 +303,4 @@ def _is(codec: Codec[Any], value: bytes | None) -> bool:
 
 
 def _is_accepted(value: bytes | None) -> bool:
-    return not any(_is(other, value) for other in (RETRACTED, ERASED, LINKED))
+    return not any(_is(other, value) for other in (RETRACTED, REATTRIBUTED, ERASED, LINKED))

@@ -12,7 +12,7 @@ from typing import Any
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.profiles.persons import JOINED_SO, PERSON, has_links, known_persons
 from consumers.rules.rates import Sums, sum_up
-from schemas.counters import COUNTED, PEOPLE
+from schemas.counters import COUNTED, MOVED, PEOPLE
 from schemas.topics import Topics
 
 END_OF_TIME_S = 2**32 - 1
@@ -114,8 +114,10 @@ _ORDERS_IN = f"""
 SELECT campaign_id, currency,
     toInt64(uniqExactIf((generation, kp, off), idx = 0))
         - toInt64(uniqExactIf((generation, kp, off), idx = 0 AND {_IS_RETRACTED}))
+        + toInt64(uniqExactIf((generation, kp, off, event_id), idx = {MOVED}))
+        - toInt64(uniqExactIf((generation, kp, off, event_id), idx = {MOVED} AND {_IS_RETRACTED}))
         + arraySum(each -> each.2,
-            groupUniqArrayIf((event_id, if({_IS_RETRACTED}, 0, value)), idx != 0))
+            groupUniqArrayIf((event_id, if({_IS_RETRACTED}, 0, value)), idx NOT IN (0, {MOVED})))
 FROM facts
 WHERE metric = 'orders' AND currency != '' AND {_IN_SIGHT} AND {COUNTED}
     AND campaign_id IN {{campaigns:Array(String)}}

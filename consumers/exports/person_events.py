@@ -21,6 +21,7 @@ from schemas.codec import (
     CONSENT_CHANGED,
     HEADER_BYTES,
     LINKED,
+    REATTRIBUTED,
     RETRACTED,
     Codec,
     Malformed,
@@ -58,7 +59,7 @@ class PersonEvents:
                 continue
             accepted = _decoded(ACCEPTED, record)
             if accepted is None:
-                yield self._retraction(record, held)
+                yield self._correction(record, held)
                 continue
             # Its source lies in the same partition of the input: the offset alone tells it.
             told.add(accepted.source_offset)
@@ -69,10 +70,12 @@ class PersonEvents:
                 if collected is not None:
                     yield self._event(collected, record, held, Changes())
 
-    def _retraction(self, record: LogRecord, held: Held) -> Item:
-        retracted = _decoded(RETRACTED, record)
-        told = plain(retracted, without=frozenset({"pid"})) if retracted is not None else {}
-        return {"state": "events taken back", **told} | self._is_held(record, held, "Retracted")
+    def _correction(self, record: LogRecord, held: Held) -> Item:
+        kind, state, said = "Retracted", "events taken back", _decoded(RETRACTED, record)
+        if said is None and (moved := _decoded(REATTRIBUTED, record)) is not None:
+            kind, state, said = "Reattributed", "events of other campaigns", moved
+        told = plain(said, without=frozenset({"pid"})) if said is not None else {}
+        return {"state": state, **told} | self._is_held(record, held, kind)
 
     def _event(self, event: Collected, record: LogRecord, held: Held, changes: Changes) -> Item:
         traits: list[tuple[str, Any]] = []

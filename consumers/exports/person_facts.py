@@ -28,10 +28,11 @@ SELECT generation, kp, off, idx, campaign_id, metric, value, amount_micro, curre
     is_visitor, source, src_topic, src_partition, src_offset, retracted_next_off
 FROM facts FINAL
 WHERE pid = unhex({pid:String})
-    AND (toInt64(generation), kp, off, idx)
-        > ({generation:Int64}, {kp:UInt32}, {off:UInt64}, {idx:UInt16})
-ORDER BY generation, kp, off, idx LIMIT {page:UInt32}
+    AND (toInt64(generation), kp, off, idx, hex(event_id))
+        > ({generation:Int64}, {kp:UInt32}, {off:UInt64}, {idx:UInt16}, {event_id:String})
+ORDER BY generation, kp, off, idx, hex(event_id) LIMIT {page:UInt32}
 """
+_PLACE = ("generation", "kp", "off", "idx", "event_id")
 
 
 async def senders_of(
@@ -62,15 +63,15 @@ async def counters_of(reader: ClickHouseReader, pid: bytes) -> AsyncIterator[Ite
 
 async def facts_of(reader: ClickHouseReader, pid: bytes) -> AsyncIterator[Item]:
     """The person's facts in the order of the log. Raises StoreUnavailable."""
-    after: Sequence[int] = (-1, 0, 0, 0)
+    after: Sequence[int | str] = (-1, 0, 0, 0, "")
     while True:
-        place = dict(zip(("generation", "kp", "off", "idx"), after, strict=True))
+        place = dict(zip(_PLACE, after, strict=True))
         rows = await reader.rows(_FACTS, {"pid": pid.hex(), "page": PAGE, **place})
         for row in rows:
             yield _view(row)
         if len(rows) < PAGE:
             return
-        after = [int(value) for value in rows[-1][:4]]
+        after = [*(int(value) for value in rows[-1][:4]), str(rows[-1][11])]
 
 
 def _view(row: Sequence[Any]) -> Item:

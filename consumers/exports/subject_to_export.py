@@ -44,6 +44,7 @@ from schemas.codec import (
     ACCEPTED,
     COLLECTED,
     CONSENT_CHANGED,
+    REATTRIBUTED,
     RETRACTED,
     SUBJECT,
 )
@@ -102,7 +103,7 @@ class Exporter:
         for table in ("facts", "accesses", "links"):
             fields = [column(name, text) for of, name, text in comments if of == table]
             held.uses[table] = self._use(purposes_of(fields))
-        for codec in (COLLECTED, ACCEPTED, RETRACTED, SUBJECT, CONSENT_CHANGED):
+        for codec in (COLLECTED, ACCEPTED, RETRACTED, REATTRIBUTED, SUBJECT, CONSENT_CHANGED):
             held.uses[codec.schema["name"]] = self._use(purposes_of(fields_of(codec.schema)))
         vault = chain(*(layout.fields for layout in (*vault_rows.LAYOUT, *kin.LAYOUT)))
         held.uses["vault"] = self._use(purposes_of(vault))

@@ -17,6 +17,7 @@ from schemas.events import Accepted, Collected
 from schemas.held import Held
 from schemas.persons import VISIT
 from schemas.subjects import Subject
+from schemas.touches import unpack_touches
 
 Json = Any
 """A value of JSON."""
@@ -65,7 +66,10 @@ def rfc3339_or_number(at_ms: int) -> str | int:
 
 
 _TOLD_OF_SUBJECT = frozenset(
-    {"pid", "traits", "consents", "order_keys", "visits", "activity", "claims", "members", "kin"}
+    {
+        *("pid", "traits", "consents", "order_keys", "visits", "activity"),
+        *("touch_campaigns", "touches", "claims", "members", "kin"),
+    }
 )
 """What other sections tell, of this pid and of the person's other ones; or what is told below."""
 
@@ -126,6 +130,13 @@ def view_subject(known: Subject) -> Item:
                 "product": each.product,
             }
             for each in unpack(known.activity)
+        ],
+        "touches": [
+            {
+                "occurred_at": rfc3339_or_number(touch.occurred_at_ms),
+                "campaign_id": touch.campaign_id,
+            }
+            for touch in unpack_touches(known.touch_campaigns, known.touches)
         ],
         "visits": len(known.visits) // VISIT.size,
         "orders_known": len(known.order_keys) // 8,

@@ -17,6 +17,7 @@ from typing import Final
 
 NO_CAMPAIGN: Final = "(none)"
 VISIT_GAP_MS: Final = 30 * 60 * 1000  # a visit starts this long after the previous event
+TOUCH_MS: Final = 5 * 24 * 60 * 60 * 1000  # so long what names no campaign belongs to the last one
 _MONEY_STEP: Final = Decimal("0.000001")
 
 # What counts besides visits and visitors. An opened e-mail and an order need more than a name.
@@ -72,7 +73,8 @@ class Moment:
     """One thing that happened to one person, as the shop made it up.
 
     `name` is a Segment event name, or `page`, `screen`, `identify`. `campaign` is None where the
-    event names none. No two moments of a person share an `occurred_at_ms` (UTC, epoch).
+    event names none: it belongs to the last one that touched the person, if not long ago. No two
+    moments of a person share an `occurred_at_ms` (UTC, epoch).
     """
 
     name: str
@@ -181,8 +183,7 @@ class _Sums:
         once: set[tuple[str, str]] = set()  # what counts a person at most once a campaign
         orders: set[str | None] = set()
         walked_at_ms: int | None = None
-        for moment in sorted(moments, key=lambda moment: moment.occurred_at_ms):
-            campaign = moment.campaign or NO_CAMPAIGN
+        for moment, campaign in _with_campaigns(moments):
             self._campaigns.add(campaign)
             if moment.name not in EMAIL_EVENTS:
                 once.add((campaign, "visitors"))
@@ -227,6 +228,27 @@ class _Sums:
             )
             for campaign in sorted(self._campaigns)
         }
+
+
+def _with_campaigns(moments: Iterable[Moment]) -> Iterator[tuple[Moment, str]]:
+    """A person's moments in order, each with the campaign to which it belongs.
+
+    A refund takes back from the campaign that got its order, whatever it names itself.
+    """
+    in_order = sorted(moments, key=lambda moment: moment.occurred_at_ms)
+    campaigns: list[str] = []
+    of_order: dict[str | None, str] = {}
+    touched_at_ms, touched_by = 0, NO_CAMPAIGN
+    for moment in in_order:
+        if moment.campaign is not None:
+            touched_at_ms, touched_by = moment.occurred_at_ms, moment.campaign
+        is_touched = moment.occurred_at_ms - touched_at_ms < TOUCH_MS
+        campaigns.append(touched_by if is_touched else NO_CAMPAIGN)
+        if moment.name == "Order Completed":
+            of_order.setdefault(moment.order_id, campaigns[-1])
+    for moment, campaign in zip(in_order, campaigns, strict=True):
+        is_refund = moment.name == "Order Refunded" and moment.order_id is not None
+        yield moment, of_order.get(moment.order_id, campaign) if is_refund else campaign
 
 
 def _differences(expected: Mapping[str, Expected], answer: Mapping[str, object]) -> Iterator[str]:

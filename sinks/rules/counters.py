@@ -7,23 +7,20 @@ ran 20,000 random schedules of crashes and zombies (tests/model/test_counters.py
 this code); without the guard or without the order of the writes it fails within a few.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from schemas.events import EMAIL_EVENTS, Accepted, Retracted
+from schemas.events import EMAIL_EVENTS, Accepted, Reattributed
 from schemas.moves import Linked
-from schemas.requests import Erased
-from sinks.rules.links import Link, anonymous_links, link_row, salts_of_people
-from sinks.rules.residuals import residuals
+from sinks.rules.links import Link, link_row
+from sinks.rules.reattribute import Live, move_facts
 from sinks.rules.retract import (
     KnownFact,
     Marked,
     add_event,
     correction_facts,
-    facts_to_retract,
-    person_from,
     settle_visits,
 )
 from sinks.rules.rows import CounterKey, Fact, additions, fact_rows
@@ -107,6 +104,8 @@ class Tally:
     next_offset: int
     facts: list[Fact] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
+    moves: list[Mark] = field(default_factory=list)
+    """What counts in another campaign now."""
     added: dict[CounterKey, list[tuple[int, int]]] = field(default_factory=dict)
     """Of each counter: (offset, addition), offsets rising."""
     repeats: list[Repeat] = field(default_factory=list)
@@ -126,16 +125,21 @@ class Plan:
     progress: Progress
     stand_ins: list[Mark] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    moves: list[Mark] = field(default_factory=list)
+
+
+Said = Accepted | Reattributed | Linked
 
 
 def tally(
-    prefix: Prefix, batch: Sequence[tuple[int, Accepted | Linked]], next_offset: int
+    prefix: Prefix, batch: Sequence[tuple[int, Said]], next_offset: int, live: Live | None = None
 ) -> Tally:
     """Every event of `batch` that is new has its facts and additions in the answer, a link its row.
 
-    `batch` is (offset, event or link), offsets rising from `prefix.next_offset`; `next_offset` is
+    `batch` is (offset, what is said), offsets rising from `prefix.next_offset`; `next_offset` is
     the position after it, control records included. Counts in `prefix` what is new. Needs every
-    marked person of the batch to be looked up (`people_to_look_up`).
+    marked person of the batch to be looked up (`people_to_look_up`), and in `live` everybody of
+    whom something is reattributed (`people_to_move`); keeps both as they are after it.
     """
     done = Tally(next_offset)
     facts, added, highest, kp = done.facts, done.added, prefix.highest, prefix.kp
@@ -144,7 +148,9 @@ def tally(
     for offset, event in batch:
         before_offset = counted_before.get(event.generation)
         if before_offset is None:
-            before_offset = counted_before[event.generation] = _counted(prefix, event.generation)
+            before_offset = counted_before[event.generation] = counted_until(
+                prefix, event.generation
+            )
         if offset < before_offset:
             continue
         lane = event.lane
@@ -157,10 +163,18 @@ def tally(
         if isinstance(event, Linked):
             done.links.append(link_row(event, kp, offset))
             continue
+        if type(event) is Reattributed:
+            assert live is not None
+            _reattribute(prefix, done, event, offset, live[event.pid])
+            continue
+        assert type(event) is Accepted
         prefix.records += 1
         if marked and (person := marked.get(event.pid)) is not None:
             event = _with_visits_of(person, event)
-        for fact in fact_rows(event, kp, offset):
+        rows = fact_rows(event, kp, offset)
+        if live and event.pid in live:
+            live[event.pid].append(rows[0])
+        for fact in rows:
             facts.append(fact)
             for key, addition in additions(fact):
                 known = added.get(key)
@@ -171,13 +185,43 @@ def tally(
     return done
 
 
+def _reattribute(
+    prefix: Prefix, done: Tally, said: Reattributed, offset: int, facts: list[Fact]
+) -> None:
+    """What `said`, at `offset`, gives to other campaigns counts there; `facts` as in move_facts."""
+    moved = move_facts(said, facts, offset)
+    for fact, now in moved:
+        done.moves.append((fact, said.generation, offset))
+        done.facts.append(now)
+        for key, addition in additions(fact):
+            at_record = (*key[:4], said.generation)
+            done.added.setdefault(at_record, []).append((offset, -addition))
+    changes = said.visit_changes
+    person = prefix.marked.get(said.pid)
+    if person is not None:
+        campaign_of = {now[7]: now[0] for _, now in moved}
+        person.events = [(at, id_, campaign_of.get(id_, of)) for at, id_, of in person.events]
+        changes = settle_visits(person)
+    received_at_ms = max((now[9] for _, now in moved), default=0)
+    corrections = correction_facts(said, prefix.kp, offset, changes, received_at_ms)
+    done.facts += corrections
+    for fact in (*(now for _, now in moved), *corrections):
+        for key, addition in additions(fact):
+            done.added.setdefault(key, []).append((offset, addition))
+
+
+def people_to_move(batch: Iterable[tuple[int, Said]]) -> set[bytes]:
+    """Everybody of whom `batch` gives something to another campaign."""
+    return {event.pid for _, event in batch if type(event) is Reattributed}
+
+
 def _with_visits_of(person: Marked, event: Accepted) -> Accepted:
     is_visit = not (event.type == "track" and event.event in EMAIL_EVENTS)
     changes = add_event(person, event) if is_visit else []
     return msgspec.structs.replace(event, visit_changes=changes)
 
 
-def people_to_look_up(prefix: Prefix, batch: Iterable[tuple[int, Accepted | Linked]]) -> set[bytes]:
+def people_to_look_up(prefix: Prefix, batch: Iterable[tuple[int, Said]]) -> set[bytes]:
     """The marked people of `batch` who are not known yet."""
     marked = prefix.marked
     if not marked:
@@ -198,86 +242,7 @@ def before(prefix: Prefix, facts: Iterable[KnownFact]) -> list[KnownFact]:
 
 
 def _is_before(prefix: Prefix, generation: int, offset: int) -> bool:
-    return offset < prefix.next_offset or offset < _counted(prefix, generation)
-
-
-def tally_retraction(
-    prefix: Prefix, retracted: Retracted, offset: int, facts: Iterable[KnownFact], gap_ms: int
-) -> Tally:
-    """What the retraction at `offset` takes back is in the answer; its person is marked by it.
-
-    `facts` are all of the person in this partition, and `prefix` ends at `offset`. What is taken
-    back counts at the place of the retraction: generation and offset of its own, so that a counter
-    still says by its version which retractions are in it.
-    """
-    done = Tally(offset + 1)
-    found = (retracted.generation, retracted.seq, retracted.index)
-    highest = prefix.highest.get(retracted.lane)
-    if offset < _counted(prefix, retracted.generation):
-        return done
-    if highest is not None and found <= highest:
-        done.repeats.append(Repeat(offset, retracted.lane, found, highest))
-        return done
-    prefix.highest[retracted.lane] = found
-    known = before(prefix, facts)
-    gone = facts_to_retract(retracted, known)
-    if not gone:
-        return done
-    done.marks = [(fact, retracted.generation, offset) for fact in gone]
-    for fact in gone:
-        for key, addition in additions(fact):
-            at_retraction = (*key[:4], retracted.generation)
-            done.added.setdefault(at_retraction, []).append((offset, -addition))
-    places = {(fact[2], fact[4]) for fact in gone}
-    left = [each for each in known if each.fact[5] or (each.fact[2], each.fact[4]) not in places]
-    person = prefix.marked[retracted.pid] = person_from(left, gap_ms)
-    received_at_ms = max(fact[9] for fact in gone)
-    done.facts = correction_facts(
-        retracted, prefix.kp, offset, settle_visits(person), received_at_ms
-    )
-    for fact in done.facts:
-        for key, addition in additions(fact):
-            done.added.setdefault(key, []).append((offset, addition))
-    return done
-
-
-def tally_erasures(
-    prefix: Prefix,
-    run: Sequence[tuple[int, Erased]],
-    next_offset: int,
-    facts: Iterable[KnownFact],
-    already: Collection[bytes],
-    links: Sequence[Link] = (),
-) -> Tally:
-    """What stands in for the facts of everybody in `run` is in the answer; no counter changes.
-
-    `facts` are all of these people, in every partition, and were read before `already`, those whose
-    stand-ins are there: whoever is not among them had all their facts when they were read. `links`
-    are all of the persons that they are of.
-    """
-    done = Tally(next_offset)
-    salts = salts_of_people({erased.pid for _, erased in run}, links)
-    by_pid: dict[bytes, list[KnownFact]] = {}
-    for known in facts:
-        by_pid.setdefault(known.fact[6], []).append(known)
-    for offset, erased in run:
-        if offset < _counted(prefix, erased.generation):
-            continue
-        found = (erased.generation, erased.seq, erased.index)
-        highest = prefix.highest.get(erased.lane)
-        if highest is not None and found <= highest:
-            done.repeats.append(Repeat(offset, erased.lane, found, highest))
-            continue
-        prefix.highest[erased.lane] = found
-        prefix.marked.pop(erased.pid, None)
-        if erased.pid not in already:
-            theirs = by_pid.get(erased.pid, ())
-            for row in residuals(erased, prefix.kp, theirs):
-                generation, at = row.retracted_at or (0, NEVER)
-                done.stand_ins.append((row.fact, generation, at))
-            if (salt := salts.get(erased.pid)) is not None:
-                done.links += anonymous_links(erased, prefix.kp, salt, theirs)
-    return done
+    return offset < prefix.next_offset or offset < counted_until(prefix, generation)
 
 
 NEVER = -1
@@ -297,7 +262,7 @@ def forget_people(prefix: Prefix, *, limit: int) -> None:
         prefix.marked = dict.fromkeys(prefix.marked)
 
 
-def _counted(prefix: Prefix, generation: int) -> int:
+def counted_until(prefix: Prefix, generation: int) -> int:
     """The offset below which events of `generation` are counted."""
     return max(
         (offset for older, offset in prefix.counted_before.items() if older >= generation),
@@ -339,7 +304,7 @@ def plan_write(prefix: Prefix, done: Tally) -> Plan:
         rows.append((*key, prefix.kp, value, last_offset))
     prefix.next_offset = done.next_offset
     progress = Progress(prefix.kp, done.next_offset, prefix.records, dict(prefix.highest))
-    return Plan(done.facts, done.marks, rows, progress, done.stand_ins, done.links)
+    return Plan(done.facts, done.marks, rows, progress, done.stand_ins, done.links, done.moves)
 
 
 def forget_idle(prefix: Prefix, done: Tally, *, limit: int) -> None:

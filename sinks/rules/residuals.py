@@ -121,6 +121,7 @@ def _row(
         0,
         0,
         "",
+        0,
     )
     return KnownFact(fact, (taken_back_in, OFFSET) if taken_back_in else None)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from schemas.consent import allows
-from schemas.events import Accepted, Retracted, VisitChange
-from sinks.rules.rows import DAY_MS, Fact, storable_ms
+from schemas.events import Accepted, Reattributed, Retracted, VisitChange
+from sinks.rules.rows import DAY_MS, Fact, is_event, storable_ms
 
 Visit = tuple[str, int]
 """(campaign, start in UTC ms)."""
@@ -49,7 +49,7 @@ def person_from(facts: Iterable[KnownFact], gap_ms: int) -> Marked:
     person = Marked(gap_ms)
     for known in facts:
         fact = known.fact
-        if fact[5]:
+        if not is_event(fact):
             person.visits[fact[0], fact[8]] += fact[11]
         elif fact[14] and known.retracted_at is None:
             person.events.append((fact[8], fact[7], fact[0]))
@@ -94,25 +94,29 @@ def facts_to_retract(retracted: Retracted, facts: Iterable[KnownFact]) -> list[F
     return [
         known.fact
         for known in facts
-        if known.fact[5] == 0
+        if is_event(known.fact)
         and known.retracted_at is None
         and not allows(basis, decisions, known.fact[8], known.fact[9], late_ms)
     ]
 
 
 def correction_facts(
-    retracted: Retracted, kp: int, offset: int, changes: Sequence[VisitChange], received_at_ms: int
+    said: Retracted | Reattributed,
+    kp: int,
+    offset: int,
+    changes: Sequence[VisitChange],
+    received_at_ms: int,
 ) -> list[Fact]:
-    """The facts that correct a person's visits by a retraction read at `offset`."""
+    """The facts that correct a person's visits by what is said at `offset`."""
     return [
         (
             change.campaign_id,
             change.started_at_ms // DAY_MS,
-            retracted.generation,
+            said.generation,
             kp,
             offset,
             idx,
-            retracted.pid,
+            said.pid,
             NO_EVENT,
             change.started_at_ms,
             received_at_ms,
@@ -121,13 +125,14 @@ def correction_facts(
             0,
             "",
             0,
-            retracted.source_topic,
-            retracted.source_partition,
-            retracted.source_offset,
-            retracted.lane,
-            retracted.seq,
-            retracted.index,
+            said.source_topic,
+            said.source_partition,
+            said.source_offset,
+            said.lane,
+            said.seq,
+            said.index,
             "",
+            0,
         )
         for idx, change in enumerate(changes, start=1)
     ]

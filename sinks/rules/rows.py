@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import orjson
 
-from schemas.counters import COUNT_BY_EVENT, MINUTE_MS
-from schemas.events import EMAIL_EVENTS, Accepted
+from schemas.counters import COUNT_BY_EVENT, MINUTE_MS, MOVED
+from schemas.events import BY_TOUCH, EMAIL_EVENTS, NO_CAMPAIGN, Accepted
 
 FACT_COLUMNS = (
     "campaign_id",
@@ -34,12 +34,13 @@ FACT_COLUMNS = (
     "seq",
     "index",
     "source",
+    "by_touch",
 )
 """Columns of the table `facts`, in the order of a row of `fact_rows`."""
 
 Fact = tuple[
     str, int, int, int, int, int, bytes, bytes, int, int, str, int, int, str, int, str, int, int,
-    int, int, int, str,
+    int, int, int, str, int,
 ]  # fmt: skip
 """Times in ms, the date in days, both since 1970 UTC."""
 
@@ -115,6 +116,7 @@ def fact_rows(event: Accepted, kp: int, offset: int) -> list[Fact]:
             event.seq,
             event.index,
             event.source,
+            _is_by_touch(event),
         )
     ]
     for idx, change in enumerate(event.visit_changes, start=1):
@@ -143,9 +145,33 @@ def fact_rows(event: Accepted, kp: int, offset: int) -> list[Fact]:
                 event.seq,
                 event.index,
                 event.source,
+                0,
             )
         )
     return rows
+
+
+def _is_by_touch(event: Accepted) -> int:
+    if not event.attributed_by:  # of before: what named none was nobody's
+        return int(event.campaign_id == NO_CAMPAIGN)
+    return int(event.attributed_by == BY_TOUCH)
+
+
+def is_event(fact: Fact) -> bool:
+    """True of an event, wherever it belongs by now; False of what corrects visits."""
+    return fact[5] in (0, MOVED)
+
+
+def row_of(fact: Fact) -> tuple[int, int, int, bytes]:
+    """What tells a row of a person from the others: what one record moves shares a place."""
+    return fact[2], fact[4], fact[5], fact[7]
+
+
+def moved_fact(fact: Fact, campaign_id: str, by_touch: int, generation: int, off: int) -> Fact:
+    """The event of `fact` in another campaign, by the record at `off` of `generation`."""
+    return (
+        campaign_id, fact[1], generation, fact[3], off, MOVED, *fact[6:22], by_touch
+    )  # fmt: skip
 
 
 def additions(fact: Fact) -> Iterator[tuple[CounterKey, int]]:

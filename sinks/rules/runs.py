@@ -1,25 +1,35 @@
 """Which records of a batch are written together?
 
-Accepted events may be written in any number at once. Among them come other records, told apart by
-the schema that each names. Who joins or leaves a person is a row of its own and is written with
-events. A retraction and an erasure speak of events before them, so each is written by itself, when
-everything before it is durable. Erasures that follow each other are written together: they speak of
+Accepted events may be written in any number at once, and with them what gives some of them to other
+campaigns (sinks/rules/reattribute.py) and who joins or leaves a person. Among them come other
+records, told apart by the schema that each names: they take back what is before them, so each is
+written by itself, when everything before it is durable. Erasures that follow each other are written
+together: they speak of
 different people, and thousands may come at once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from schemas.codec import ACCEPTED, ERASED, HEADER_BYTES, LINKED, RETRACTED, Malformed
+from schemas.codec import (
+    ACCEPTED,
+    ERASED,
+    HEADER_BYTES,
+    LINKED,
+    REATTRIBUTED,
+    RETRACTED,
+    Malformed,
+)
 from schemas.errors import StoreRefused
-from schemas.events import Accepted, Retracted
+from schemas.events import Accepted, Reattributed, Retracted
 from schemas.moves import Linked
 from schemas.requests import Erased
 
-Other = Retracted | Erased | Linked
+Other = Reattributed | Retracted | Erased | Linked
 """What may come among accepted events."""
 
 _DECODERS: Mapping[bytes, Callable[[bytes], Other]] = {
+    **dict.fromkeys(REATTRIBUTED.headers, REATTRIBUTED.decode),
     **dict.fromkeys(RETRACTED.headers, RETRACTED.decode),
     **dict.fromkeys(ERASED.headers, ERASED.decode),
     **dict.fromkeys(LINKED.headers, LINKED.decode),
@@ -31,7 +41,7 @@ class Run:
     """What is written together of one partition: events, erasures, or one retraction."""
 
     next_offset: int
-    events: list[tuple[int, Accepted | Linked]] = field(default_factory=list)
+    events: list[tuple[int, Accepted | Reattributed | Linked]] = field(default_factory=list)
     other: Retracted | None = None
     erased: list[tuple[int, Erased]] = field(default_factory=list)
 
@@ -48,7 +58,7 @@ def split_into_runs(
     """
     decode = ACCEPTED.decode
     runs: list[Run] = []
-    events: list[tuple[int, Accepted | Linked]] = []
+    events: list[tuple[int, Accepted | Reattributed | Linked]] = []
     for offset, _, value in records:
         try:
             decode_other = _DECODERS.get(value[:HEADER_BYTES]) if value else None
@@ -63,7 +73,7 @@ def split_into_runs(
                 "somebody else writes to our topic, or this version is older than the log; "
                 "nothing from here on is counted"
             ) from error
-        if isinstance(other, Linked):
+        if isinstance(other, Reattributed | Linked):
             events.append((offset, other))
             continue
         if events:

@@ -5,7 +5,7 @@ The whole chain in one place, in its order and for its reasons:
     validate      a call that cannot be used must not be remembered as seen
     deduplicate   a copy must not count, so it stands before everything that counts
     gate          what is not allowed leaves a number and no trace
-    enrich        campaign and visit
+    enrich        campaign and visit, and what changes its campaign by it
     fold          what it adds to the person
 
 Where the person now belongs is settled once a barrier (streams/settle.py). Pure but for the person
@@ -15,7 +15,23 @@ and the memory it is handed, which it changes in place.
 from dataclasses import dataclass
 
 from schemas.activity import MAY_PROFILE
-from schemas.events import EMAIL_EVENTS, NO_CAMPAIGN, Collected, VisitChange
+from schemas.events import (
+    BY_NAME,
+    BY_ORDER,
+    BY_TOUCH,
+    EMAIL_EVENTS,
+    NO_CAMPAIGN,
+    Collected,
+    VisitChange,
+)
+from schemas.subjects import NOT_BY_TOUCH, Purchase
+from streams.rules.attribute import (
+    moment_of,
+    move,
+    order_of,
+    touch_with,
+    with_refunds_of,
+)
 from streams.rules.capacity import FULL, has_room
 from streams.rules.cart import KINDS as CART_EVENTS
 from streams.rules.deduplicate import Recognises
@@ -28,11 +44,13 @@ from streams.rules.fold import (
     fold_refund,
     fold_times,
     fold_traits,
+    order_key,
 )
 from streams.rules.gate import Gate, gate_by_consent, why_withheld
 from streams.rules.journeys import Journey
 from streams.rules.outcomes import ERASED, Admitted, Outcome, Refused
 from streams.rules.person import Person
+from streams.rules.touches import Stretch
 from streams.rules.validate import LONGEST_CAMPAIGN, Money, validate, validate_money
 
 LONG_CAMPAIGN = Refused(
@@ -50,6 +68,8 @@ class Rules:
     """So long activity is kept, of event time."""
     journeys: tuple[Journey, ...] = ()
     """Without any nobody asks for carts, and none are kept."""
+    attribution_ms: int = 5 * 86_400_000
+    """So long after a touch an event that names no campaign belongs to it."""
 
 
 def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) -> Outcome:
@@ -61,8 +81,8 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     clear = validate(event)
     if isinstance(clear, Refused):
         return clear
-    campaign_id = campaign_of(clear)
-    if len(campaign_id) > LONGEST_CAMPAIGN:
+    campaign_id = named = campaign_of(clear)
+    if len(named) > LONGEST_CAMPAIGN:
         return LONG_CAMPAIGN
     name = event.event
     money: Money | None = None
@@ -85,15 +105,30 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
         return FULL
 
     at_ms = event.occurred_at_ms
+    changed: list[Stretch] = _NO_STRETCHES
+    if named != NO_CAMPAIGN:
+        attributed_by = BY_NAME
+        changed = touch_with(person, event, named, rules.attribution_ms)
+    else:
+        attributed_by = BY_TOUCH
+        if person.touches is not None:
+            campaign_id = person.touches.campaign_at(moment_of(at_ms), rules.attribution_ms)
     fold_times(person, at_ms)
     is_repeat_order = False
     properties = clear.properties
+    new_order: Purchase | None = None
     if name in _WITH_MONEY:
-        order_id = properties.order_id if properties is not None else None
-        if name == "Order Completed":
-            is_repeat_order = fold_order(person, event, order_id, money, campaign_id)
+        key = order_key(properties.order_id) if properties is not None else None
+        order = order_of(person, key) if key is not None else None
+        if name == "Order Refunded" and order is not None:
+            campaign_id, attributed_by = order.campaign, BY_ORDER
+        touched_at_ms = moment_of(at_ms) if attributed_by == BY_TOUCH else NOT_BY_TOUCH
+        if name == "Order Refunded":
+            fold_refund(person, event, key, money, campaign_id, touched_at_ms)
         else:
-            fold_refund(person, event, order_id, money, campaign_id)
+            is_repeat_order = fold_order(person, event, key, money, campaign_id, touched_at_ms)
+            if order is None:
+                new_order = person.purchases[-1]
     if rules.journeys and name in CART_EVENTS and (gate.profiles or name == "Order Completed"):
         fold_cart(person, event)
     visit_changes = (
@@ -101,6 +136,9 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
         if name in EMAIL_EVENTS
         else visit_with(person, at_ms, event.event_id, campaign_id, rules.visit_gap_ms)
     )
+    moved = move(person, changed) if changed else None
+    if new_order is not None:
+        moved = with_refunds_of(person, new_order, moved)
     activity_name = name or _VIEWS.get(event.type)
     if activity_name is not None and at_ms > event.received_at_ms - rules.history_ms:
         category = product = ""
@@ -113,7 +151,7 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             at_ms,
             event.event_id,
             activity_name,
-            "" if campaign_id is NO_CAMPAIGN else campaign_id,
+            "" if named is NO_CAMPAIGN else named,
             category,
             product,
             MAY_PROFILE if gate.profiles else 0,
@@ -126,11 +164,13 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
         # What happens to a mailbox is not the person's doing, until they click.
         if clear.context is not None and (name not in EMAIL_EVENTS or name == "Email Link Clicked"):
             fold_circumstances(person, event, clear.context)
-    if money is None:
-        return Admitted(campaign_id, is_repeat_order, None, "", visit_changes)
-    return Admitted(campaign_id, is_repeat_order, money.amount_micro, money.currency, visit_changes)
+    amount_micro, currency = (None, "") if money is None else (money.amount_micro, money.currency)
+    return Admitted(
+        campaign_id, is_repeat_order, amount_micro, currency, visit_changes, attributed_by, moved
+    )
 
 
 _NO_CHANGES: list[VisitChange] = []
+_NO_STRETCHES: list[Stretch] = []
 _WITH_MONEY = frozenset({"Order Completed", "Order Refunded"})
 _VIEWS = {"page": "page", "screen": "screen"}

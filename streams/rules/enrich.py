@@ -1,8 +1,9 @@
 """Which campaign does an event belong to, and does a visit start with it?
 
-Campaign: the one that the event names. Visit: all events of a person (but the e-mail ones) with
-less than the gap between neighbours, in event time, whatever order they arrive in. A late event
-can start a visit, move its start, or join two; the counters are told by +1 and -1.
+Campaign: the one that the event names; of one that names none see streams/rules/attribute.py.
+Visit: all events of a person (but the e-mail ones) with less than the gap between neighbours, in
+event time, whatever order they arrive in. A late event can start a visit, move its start, or join
+two; the counters are told by +1 and -1.
 """
 
 from bisect import bisect_right

@@ -36,13 +36,17 @@ def fold_times(person: Person, occurred_at_ms: int) -> None:
 
 
 def fold_order(
-    person: Person, event: Collected, order_id: Scalar, money: Money | None, campaign_id: str
+    person: Person,
+    event: Collected,
+    key: bytes | None,
+    money: Money | None,
+    campaign_id: str,
+    touched_at_ms: int,
 ) -> bool:
     """Add an order; True, and nothing added, when this order_id was already counted.
 
-    An order without an id is an order of its own.
+    `key` is that of its order_id (`order_key`); an order without one is an order of its own.
     """
-    key = _order_key(order_id)
     if key is not None:
         if key in person.order_keys:
             _begin_earlier(person, key, event)
@@ -54,23 +58,29 @@ def fold_order(
     if money is not None:
         spent = person.spent
         spent[money.currency] = spent.get(money.currency, 0) + money.amount_micro
-    _add_purchase(person, event, key, money, campaign_id, is_refund=False)
+    _add_purchase(person, event, key, money, campaign_id, touched_at_ms, is_refund=False)
     return False
 
 
 def fold_refund(
-    person: Person, event: Collected, order_id: Scalar, money: Money | None, campaign_id: str
+    person: Person,
+    event: Collected,
+    key: bytes | None,
+    money: Money | None,
+    campaign_id: str,
+    touched_at_ms: int,
 ) -> None:
-    """Add a refund; `order_id` says of what."""
+    """Add a refund; `key` says of what."""
     person.refunds += 1
     person.settled = None
     if money is not None:
         refunded = person.refunded
         refunded[money.currency] = refunded.get(money.currency, 0) + money.amount_micro
-    _add_purchase(person, event, _order_key(order_id), money, campaign_id, is_refund=True)
+    _add_purchase(person, event, key, money, campaign_id, touched_at_ms, is_refund=True)
 
 
-def _order_key(order_id: Scalar) -> bytes | None:
+def order_key(order_id: Scalar) -> bytes | None:
+    """By which a person's record knows an order again; None of no id."""
     if order_id is None or order_id == "":
         return None
     return blake2b(str(order_id).encode(), digest_size=ORDER_KEY_BYTES).digest()
@@ -93,6 +103,7 @@ def _add_purchase(
     key: bytes | None,
     money: Money | None,
     campaign_id: str,
+    touched_at_ms: int,
     *,
     is_refund: bool,
 ) -> None:
@@ -100,7 +111,14 @@ def _add_purchase(
     amount_micro, currency = (0, "") if money is None else (money.amount_micro, money.currency)
     person.purchases.append(
         Purchase(
-            key or tie, tie, event.occurred_at_ms, amount_micro, currency, campaign_id, is_refund
+            key or tie,
+            tie,
+            event.occurred_at_ms,
+            amount_micro,
+            currency,
+            campaign_id,
+            is_refund,
+            touched_at_ms,
         )
     )
     person.size += PURCHASE_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)

@@ -4,17 +4,30 @@ from dataclasses import dataclass
 
 import msgspec
 
-from schemas.events import VisitChange
+from schemas.events import BY_NAME, CampaignOfEvent, CampaignSpan, VisitChange
+
+
+class Moved(msgspec.Struct, frozen=True, gc=False):
+    """What belongs to another campaign from now on; see reattributed.avsc."""
+
+    spans: list[CampaignSpan]
+    events: list[CampaignOfEvent]
+    visit_changes: list[VisitChange]
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):  # made for every event: 4x a dataclass
-    """It counts: what the streams found out about it. `amount_micro` is in millionths."""
+    """It counts: what the streams found out about it. `amount_micro` is in millionths.
+
+    `moved` says what belongs to another campaign because of it.
+    """
 
     campaign_id: str
     is_repeat_order: bool
     amount_micro: int | None
     currency: str
     visit_changes: list[VisitChange]
+    attributed_by: int = BY_NAME
+    moved: Moved | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from streams.rules.circumstances import (
     read_circumstances,
 )
 from streams.rules.kinship import Kinship, read_kinship
+from streams.rules.touches import Touches
 
 VISIT_BYTES = VISIT.size
 _NOTHING_RARE = bytes(7)
@@ -78,6 +79,7 @@ class Person:
         "settled",
         "size",
         "spent",
+        "touches",
         "traits",
         "visits",
         "wake_at_ms",
@@ -102,6 +104,7 @@ class Person:
         self.visits: list[Visit] = []  # by start; neighbours are at least the gap apart
         self.activity = Activity()
         self.activity_since_ms = 0  # nothing of the activity is older; 0: not known
+        self.touches: Touches | None = None  # of one whom a campaign touched ever
         self.purchases: list[Purchase] = []
         self.circumstances: dict[str, Seen] = {}  # by name
         self.clear_traits: dict[str, ClearTrait] = {}
@@ -166,6 +169,8 @@ def person_to_subject(person: Person) -> Subject:
         visit_campaigns=visit_campaigns,
         visits=visits,
         activity=bytes(person.activity.packed),
+        touch_campaigns=[] if person.touches is None else person.touches.campaigns,
+        touches=b"" if person.touches is None else bytes(person.touches.packed),
         purchases=person.purchases,
         circumstances=list_circumstances(person.circumstances),
     )
@@ -225,6 +230,8 @@ def subject_to_person(subject: Subject) -> Person:
     ]
     person.activity = Activity(subject.activity)
     person.activity_since_ms = 1  # of unknown age: looked at when it is settled next
+    if subject.touches:
+        person.touches = Touches(list(subject.touch_campaigns), subject.touches)
     person.purchases = list(subject.purchases)
     person.circumstances = read_circumstances(subject.circumstances)
     person.wake_at_ms = subject.wake_at_ms

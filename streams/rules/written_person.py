@@ -22,6 +22,7 @@ from streams.rules.person import (
     person_to_subject,
     subject_of,
 )
+from streams.rules.touches import Touches
 
 _write_consents = SUBJECT.part_writer("consents", "consents")
 _write_traits = SUBJECT.part_writer("traits", "traits")
@@ -32,6 +33,7 @@ _pack_visit = VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
 _EMPTY = b"\x00"
+_UNTOUCHED = Touches().written()
 _IS_SHORT = len(SHORT) // 2
 # What stands around the one visit that most people have, by its campaign: campaigns repeat.
 _around_one_visit: dict[str, bytes] = {}
@@ -80,6 +82,7 @@ def write_person(person: Person) -> bytes:
             seen,
             SHORT[size << 1] if size < _IS_SHORT else write_long(size),
             activity,
+            _UNTOUCHED if person.touches is None else person.touches.written(),
             write_long(count) + bought if count else b"",
             _EMPTY,
             write_circumstances(circumstances) if circumstances else _EMPTY,
@@ -161,5 +164,6 @@ def _purchases_as_written(purchases: Iterable[Purchase]) -> bytes:
             write_text(each.currency),
             write_text(each.campaign),
             b"\x01" if each.is_refund else b"\x00",
+            write_long(each.touched_at_ms),
         )
     return b"".join(parts)

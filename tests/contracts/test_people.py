@@ -51,7 +51,7 @@ def fact(chance: random.Random, offset: int) -> Fact:
     return (
         chance.choice("ab"), 0, 1, offset % 2, offset // 2, 0, pid(chance.randrange(PIDS)),
         chance.randbytes(16), 60_000, 60_000, metric, int(bool(metric)), 0, "",
-        int(metric in ("orders", "")), "t", 0, offset, 0, 1, 1, "web",
+        int(metric in ("orders", "")), "t", 0, offset, 0, 1, 1, "web", 0,
     )  # fmt: skip
 
 

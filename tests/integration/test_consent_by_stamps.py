@@ -32,6 +32,7 @@ from tests.stream_worker import Worker
 PARTITIONS = 2
 ROUNDS = 25
 LATE_MS = 10 * 60_000
+NAMED: tuple[dict[str, str], ...] = ({"campaign_id": "a"}, {"campaign_id": "b"}, {})
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ class History:
                     event=chance.choice(("", "Product Viewed", EMAIL)),
                     occurred_at_ms=self.now_ms - chance.randrange(4) * GAP_MS // 2,
                     received_at_ms=self.now_ms,
-                    clear={"properties": {"campaign_id": chance.choice("ab")}},
+                    clear={"properties": chance.choice(NAMED)},
                 )
             )
         self.events += made
@@ -113,23 +114,24 @@ class History:
         ]
 
 
-def campaign(event: Collected) -> str:
-    return "a" if b'"a"' in event.clear else "b"
-
-
 def expected_of(events: list[Collected]) -> dict[tuple[str, str, int], int]:
     """(campaign, metric, minute) -> what the counters must say."""
     totals: Counter[tuple[str, str, int]] = Counter()
     ended_at_ms: dict[bytes, int] = {}
+    touched: dict[bytes, str] = {}  # all lies within the window of attribution
     metrics = {"": "page_views", "Product Viewed": "product_views", EMAIL: "opened"}
     for event in sorted(events, key=lambda each: (each.occurred_at_ms, each.event_id)):
         at_ms = event.occurred_at_ms
         minute_s = at_ms // 60_000 * 60
-        totals[campaign(event), metrics[event.event], minute_s] += 1
+        for named in "ab":
+            if f'"{named}"'.encode() in event.clear:
+                touched[event.pid] = named
+        campaign = touched.get(event.pid, "(none)")
+        totals[campaign, metrics[event.event], minute_s] += 1
         if event.event == EMAIL:
             continue
         if at_ms - ended_at_ms.get(event.pid, -GAP_MS) >= GAP_MS:
-            totals[campaign(event), "visits", minute_s] += 1
+            totals[campaign, "visits", minute_s] += 1
         ended_at_ms[event.pid] = at_ms
     return dict(totals)
 

@@ -139,7 +139,8 @@ class Arrivals:
         chance = self._chance
         pid = chance.choice(self.pids[p])
         is_order = chance.random() < 0.3
-        properties = {"campaign_id": chance.choice("ab")}
+        campaign = chance.choice("ab")
+        properties = {"campaign_id": campaign} if self._number % 2 else {}
         if is_order:
             order = f"{pid.hex()}{chance.randrange(4)}"
             properties |= {"order_id": order, "total": str(chance.randrange(99)), "currency": "EUR"}

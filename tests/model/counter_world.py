@@ -5,16 +5,25 @@ from itertools import islice
 from typing import Any
 
 from runtime.settings import Settings
-from schemas.codec import ACCEPTED, ERASED, LINKED, RETRACTED
+from schemas.codec import ACCEPTED, ERASED, LINKED, REATTRIBUTED, RETRACTED
 from schemas.consent import Basis, allows
 from schemas.counters import ERASED_RECORDS, NO_CAMPAIGN_AT_ALL
-from schemas.events import EMAIL_EVENTS, Accepted, Retracted, VisitChange
+from schemas.events import (
+    EMAIL_EVENTS,
+    Accepted,
+    CampaignOfEvent,
+    CampaignSpan,
+    Reattributed,
+    Retracted,
+    VisitChange,
+)
 from schemas.moves import Linked
 from schemas.requests import Erased
 from schemas.subjects import Consent
 from schemas.topics import Topics
 from sinks.accepted_to_clickhouse import AcceptedToClickHouse
 from sinks.group_sink import GroupSink
+from tests.model.campaigns import campaigns_said
 from tests.model.memory_clickhouse import MemoryClickHouse, MemoryCounterStore
 from tests.model.sink_world import SinkWorld, never_stopped
 
@@ -23,7 +32,7 @@ MINUTE_MS = 60_000
 GAP_MS = 30 * MINUTE_MS
 Place = tuple[int, int, int]
 """(generation, partition, offset)"""
-Said = Accepted | Retracted | Erased | Linked
+Said = Accepted | Retracted | Reattributed | Erased | Linked
 
 
 class CounterWorld(SinkWorld):
@@ -39,7 +48,7 @@ class CounterWorld(SinkWorld):
         self._links: list[tuple[Place, Linked]] = []
         self.erased: set[bytes] = set()
         self._silent: set[bytes] = set()  # of whom a lane says nothing more
-        self._of_person: defaultdict[bytes, list[tuple[Place, Accepted | Retracted]]]
+        self._of_person: defaultdict[bytes, list[tuple[Place, Accepted | Retracted | Reattributed]]]
         self._of_person = defaultdict(list)
         self.repeats = 0
         # A new generation begins with an empty tripwire.
@@ -58,10 +67,12 @@ class CounterWorld(SinkWorld):
         self._at[lane] += 1 if not repeats else -min(2, self._at[lane] - 1)
         events: list[Said] = []
         index = 0
-        makes = (self._event, self._retracted, self._erasure, self._linked)
+        makes = (
+            self._event, self._retracted, self._reattributed, self._erasure, self._linked,
+        )  # fmt: skip
         for _ in range(chance.choice((1, 1, 2, 3, 5))):
             index += chance.randint(1, 3)
-            (make,) = chance.choices(makes, (80, 15, 5, 20))
+            (make,) = chance.choices(makes, (72, 13, 10, 5, 20))
             events.append(make(p, lane, self._at[lane], index))
         how = "commit" if chance.random() > 0.15 else "abort"
         offsets = self.write(p, [(each.pid, _encode(each)) for each in events], how)
@@ -104,6 +115,29 @@ class CounterWorld(SinkWorld):
             index, index % 2 * GAP_MS // 1_000,
         )  # fmt: skip
 
+    def _reattributed(self, p: int, lane: int, seq: int, index: int) -> Reattributed:
+        chance = self.chance
+        self.said["reattribution"] += 1
+        pid = self._pid(p)
+        times = [n * GAP_MS + m * MINUTE_MS for n in range(5) for m in range(3)]
+        bounds = [sorted(chance.sample(times, 2)) for _ in range(chance.randint(0, 2))]
+        spans = [CampaignSpan(begin, end, chance.choice("abc")) for begin, end in bounds]
+        ids = [each.event_id for _, each in self._of_person[pid] if isinstance(each, Accepted)]
+        events = [CampaignOfEvent(chance.choice(ids)[:8], chance.choice("abc"))] if ids else []
+        return Reattributed(
+            pid, spans, events if chance.random() < 0.3 else [], self._visits(), self.generation,
+            lane, seq, "c", lane, 0, index,
+        )  # fmt: skip
+
+    def _visits(self) -> list[VisitChange]:
+        chance = self.chance
+        return [
+            VisitChange(
+                chance.choice("ab"), chance.randrange(3) * MINUTE_MS, chance.choice((-1, 1))
+            )
+            for _ in range(chance.choice((0, 0, 1, 2)))
+        ]
+
     def _erasure(self, p: int, lane: int, seq: int, index: int) -> Erased:
         self.said["erasure"] += 1
         pid = self._pid(p)
@@ -128,12 +162,6 @@ class CounterWorld(SinkWorld):
     def _event(self, p: int, lane: int, seq: int, index: int) -> Accepted:
         chance = self.chance
         at_ms = chance.randrange(4) * GAP_MS + chance.randrange(3) * MINUTE_MS
-        visits = [
-            VisitChange(
-                chance.choice("ab"), chance.randrange(3) * MINUTE_MS, chance.choice((-1, 1))
-            )
-            for _ in range(chance.choice((0, 0, 1, 2)))
-        ]
         name = chance.choice(list(METRICS))
         return Accepted(
             event_id=chance.randbytes(16),
@@ -161,7 +189,8 @@ class CounterWorld(SinkWorld):
             is_repeat_order=chance.random() < 0.1,
             amount_micro=chance.choice((None, 5, 7_000_000)),
             currency="EUR",
-            visit_changes=visits,
+            visit_changes=self._visits(),
+            attributed_by=chance.choice((1, 2, 2)),
         )
 
     def make_sink(self, settings: Settings) -> GroupSink:
@@ -197,7 +226,7 @@ class CounterWorld(SinkWorld):
         recounted = self._recount()
         live = dict(counted)
         if self.retractions:
-            # What is taken back counts in the generation in which that was said.
+            # What is taken back or moved counts in the generation in which that was said.
             live, recounted = _without_generations(live), _without_generations(recounted)
         if _nonzero(live) != _nonzero(recounted):
             found.add("counters differ from the log")
@@ -238,6 +267,9 @@ class CounterWorld(SinkWorld):
         for _, link in sorted(self._links, key=lambda each: (each[0][0], each[0][2])):
             newest[link.pid, link.root] = link.is_linked
         gone = set().union(*(_taken_back(of_person) for of_person in self._of_person.values()))
+        belongs: dict[Place, str] = {}
+        for of_person in self._of_person.values():
+            belongs |= _campaigns(of_person)
         alive: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
         of_erased: defaultdict[tuple[str, str], set[bytes]] = defaultdict(set)
         for place, event in self.kept.items():
@@ -248,9 +280,9 @@ class CounterWorld(SinkWorld):
             roots = [root for (pid, root), is_in in newest.items() if is_in and pid == event.pid]
             for count in _counts_of_people(metric, is_visitor=event.event not in EMAIL_EVENTS):
                 if event.pid in erased:
-                    of_erased[event.campaign_id, count].add(event.pid)
+                    of_erased[belongs[place], count].add(event.pid)
                 else:
-                    alive[event.campaign_id, count].add(min(roots, default=event.pid))
+                    alive[belongs[place], count].add(min(roots, default=event.pid))
         return all(
             len(alive[count]) + bool(of_erased[count])
             <= len(shown[count])
@@ -270,16 +302,22 @@ class CounterWorld(SinkWorld):
         """(campaign, metric, currency, minute, generation, partition) -> sum, from what was sent."""
         totals: Counter[Any] = Counter()
         gone: set[Place] = set()
+        campaigns: dict[Place, str] = {}
         for of_person in self._of_person.values():
             taken = _taken_back(of_person)
-            self.retractions += bool(taken)
+            belongs = _campaigns(of_person)
+            may_move = any(isinstance(each, Reattributed) for _, each in of_person)
+            self.retractions += bool(taken) or may_move
             gone |= taken
-            events = [(at, each) for at, each in of_person if isinstance(each, Accepted)]
+            campaigns |= belongs
             if taken:
-                _add_visits(totals, [(at, event) for at, event in events if at not in taken])
+                left = [(at, event) for at, event in _events(of_person) if at not in taken]
+                _add_visits(totals, left, belongs)
                 continue
-            for (generation, p, _), event in events:
-                for change in event.visit_changes:
+            for (generation, p, _), each in of_person:
+                if isinstance(each, Retracted):
+                    continue
+                for change in each.visit_changes:
                     at = (change.started_at_ms // 1000, generation, p)
                     totals[change.campaign_id, "visits", "", *at] += change.delta
         for place, event in self.kept.items():
@@ -289,9 +327,9 @@ class CounterWorld(SinkWorld):
             if event.event == "Order Completed" and event.is_repeat_order:
                 continue
             at = (event.occurred_at_ms // 1000, generation, p)
-            totals[event.campaign_id, METRICS[event.event], "", *at] += 1
+            totals[campaigns[place], METRICS[event.event], "", *at] += 1
             if event.event == "Order Completed" and event.amount_micro:
-                totals[event.campaign_id, "revenue", "EUR", *at] += event.amount_micro
+                totals[campaigns[place], "revenue", "EUR", *at] += event.amount_micro
         return totals
 
 
@@ -304,10 +342,25 @@ def _encode(record: Said) -> bytes:
         return LINKED.encode(record)
     if isinstance(record, Erased):
         return ERASED.encode(record)
+    if isinstance(record, Reattributed):
+        return REATTRIBUTED.encode(record)
     return ACCEPTED.encode(record) if isinstance(record, Accepted) else RETRACTED.encode(record)
 
 
-def _taken_back(records: list[tuple[Place, Accepted | Retracted]]) -> set[Place]:
+OfPerson = list[tuple[Place, Accepted | Retracted | Reattributed]]
+
+
+def _events(records: OfPerson) -> list[tuple[Place, Accepted]]:
+    return [(at, each) for at, each in records if isinstance(each, Accepted)]
+
+
+def _campaigns(records: OfPerson) -> dict[Place, str]:
+    """Where each event of one person belongs in the end."""
+    found = campaigns_said([each for _, each in records])
+    return {records[number][0]: campaign for number, campaign in found.items()}
+
+
+def _taken_back(records: OfPerson) -> set[Place]:
     """Which events of one person a later record takes back."""
     return {
         place
@@ -327,16 +380,18 @@ def _taken_back(records: list[tuple[Place, Accepted | Retracted]]) -> set[Place]
     }
 
 
-def _add_visits(totals: Counter[Any], events: list[tuple[Place, Accepted]]) -> None:
+def _add_visits(
+    totals: Counter[Any], events: list[tuple[Place, Accepted]], campaigns: dict[Place, str]
+) -> None:
     """The visits of one person by going once through the events in the order of (time, id)."""
     ended_at_ms = -GAP_MS
     by_time = sorted(events, key=lambda each: (each[1].occurred_at_ms, each[1].event_id))
-    for (generation, p, _), event in by_time:
+    for (generation, p, offset), event in by_time:
         if event.event == "Email Opened":
             continue
         if event.occurred_at_ms - ended_at_ms >= GAP_MS:
             at = (event.occurred_at_ms // 1000, generation, p)
-            totals[event.campaign_id, "visits", "", *at] += 1
+            totals[campaigns[generation, p, offset], "visits", "", *at] += 1
         ended_at_ms = event.occurred_at_ms
 
 

@@ -25,6 +25,7 @@ from streams.rules.written_person import write_person
 from tests.lane_log import TOPICS, Fetched
 from tests.model.arrivals import WINDOW_MS, Arrivals
 from tests.model.memory_kafka import Died, MemoryKafka
+from tests.model.recount import WINDOW_MS as WINDOW_OF_TOUCHES_MS
 from tests.model.virtual_loop import Call, VirtualLoop
 from tests.stream_log import GAP_MS, START_MS
 
@@ -164,7 +165,11 @@ class LaneWorld:
             generation=self.generation,
             barrier_s=BARRIER_S,
             deduplication_ms=WINDOW_MS,
-            rules=Rules(Gate(self.basis != "consent", True, self.late_grant_ms), GAP_MS),
+            rules=Rules(
+                Gate(self.basis != "consent", True, self.late_grant_ms),
+                GAP_MS,
+                attribution_ms=WINDOW_OF_TOUCHES_MS,
+            ),
             is_trial=False,
             clock_ms=lambda: self.now_ms,
         )

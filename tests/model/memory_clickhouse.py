@@ -7,7 +7,7 @@ equal ones. tests/contracts/test_memory_stores.py holds it equal to the real eng
 import random
 from collections.abc import Iterable, Sequence
 
-from schemas.counters import ERASED_MARK
+from schemas.counters import ERASED_MARK, MOVED
 from schemas.errors import StoreUnavailable
 from sinks.rules.counters import NEVER, Counter, CounterRow, Mark, Progress
 from sinks.rules.links import Link, newest_of_pairs, roots_in_force
@@ -136,8 +136,13 @@ class MemoryCounterStore:
 
         def answer() -> list[tuple[bytes, int, int]]:
             first: dict[tuple[bytes, int], int] = {}
+            moved = {
+                (r[6], r[7], r[2], r[4])
+                for r in server.facts.values()
+                if (r[3], r[5]) == (partition, MOVED)
+            }
             for key, (generation, offset) in server.retracted.items():
-                if key[2] == partition:
+                if key[2] == partition and (key[3], key[4], generation, offset) not in moved:
                     who = (server.facts[key][6], generation)
                     first[who] = min(offset, first.get(who, offset))
             return [(*who, offset) for who, offset in first.items()]

@@ -16,17 +16,19 @@ from schemas.codec import (
     HEADER_BYTES,
     LINKED,
     PARKED,
+    REATTRIBUTED,
     REJECTED,
     RETRACTED,
     SUBJECT,
 )
 from schemas.consent import Basis, allows
-from schemas.events import Accepted, Collected, Rejected, Retracted
+from schemas.events import Accepted, Collected, Rejected
 from schemas.moves import Linked
 from schemas.requests import Erased
 from schemas.subjects import CURSOR_KEY, PARKED_PREFIX, PID_BYTES, Consent, Parked, Subject
 from tests.lane_log import TOPICS
 from tests.model.arrivals import Arrivals, by_pid
+from tests.model.campaigns import Said, left_of, wrong_campaigns
 from tests.model.memory_kafka import MemoryKafka
 from tests.model.merging import (
     may_be_granted,
@@ -35,7 +37,10 @@ from tests.model.merging import (
     related,
     wrong_merges,
 )
-from tests.stream_log import ORDER, visits_of
+from tests.stream_log import GAP_MS, ORDER, visits_of
+
+WINDOW_MS = GAP_MS
+"""So long after a touch an event belongs to its campaign."""
 
 
 def broken_promises(
@@ -65,6 +70,8 @@ def broken_promises(
                 found.add("coordinates do not rise")
             if not {seq for seq, _ in places} <= set(seqs):
                 found.add("outputs without their cursor")
+        if not arrivals.was_cut and wrong_campaigns(said, arrivals.erasable, WINDOW_MS):
+            found.add("campaigns differ")
         if _told_of_erased(said):
             found.add("told of an erased person")
         newest = {k[7:]: v for k, v in subjects if k.startswith(PARKED_PREFIX)}
@@ -75,7 +82,7 @@ def broken_promises(
                 withheld[each.purpose] += each.count
         accepted += of_lane
         linked += [each for each in said if isinstance(each, Linked)]
-        left += _left(said)
+        left += left_of(said).values()
         rejected += set_aside
     if _is_in_pieces(kafka):
         found.add("transaction in pieces")
@@ -90,15 +97,14 @@ def broken_promises(
     )
 
 
-Said = Accepted | Retracted | Erased | Linked
-
-
 def _decode(value: bytes) -> Said:
     header = value[:HEADER_BYTES]
     if header == RETRACTED.header:
         return RETRACTED.decode(value)
     if header == LINKED.header:
         return LINKED.decode(value)
+    if header == REATTRIBUTED.header:
+        return REATTRIBUTED.decode(value)
     return ERASED.decode(value) if header == ERASED.header else ACCEPTED.decode(value)
 
 
@@ -111,21 +117,6 @@ def _told_of_erased(said: list[Said]) -> bool:
         if isinstance(each, Erased):
             erased.add(each.pid)
     return False
-
-
-def _left(said: list[Said]) -> list[Accepted]:
-    """The accepted events of a partition that nothing after them takes back."""
-    return [
-        event
-        for number, event in enumerate(said)
-        if isinstance(event, Accepted)
-        and not any(
-            isinstance(later, Retracted)
-            and later.pid == event.pid
-            and not _allowed(event, later.decisions, later.basis, 1_000 * later.late_grant_s)
-            for later in said[number:]
-        )
-    ]
 
 
 def _allowed(

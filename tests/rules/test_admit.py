@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES
-from schemas.events import NO_CAMPAIGN, Accepted, Collected, VisitChange
+from schemas.events import (
+    BY_NAME,
+    BY_ORDER,
+    BY_TOUCH,
+    NO_CAMPAIGN,
+    Accepted,
+    Collected,
+    VisitChange,
+)
 from schemas.subjects import Consent
 from schemas.varints import write_long
 from streams.collected_to_accepted import _tail
@@ -70,7 +78,7 @@ def test_every_type_of_call_is_admitted(type_: str) -> None:
 def test_email_events_make_no_visit(event: str) -> None:
     known = person()
     outcome = admit(make_event(event=event), known, memory(), RULES)
-    assert outcome == Admitted(NO_CAMPAIGN, False, None, "", [])
+    assert outcome == Admitted(NO_CAMPAIGN, False, None, "", [], BY_TOUCH)
     assert known.events == 1
     assert known.visits == []
 
@@ -277,6 +285,8 @@ outcomes = st.builds(
     visit_changes=st.lists(
         st.builds(VisitChange, texts, longs, st.sampled_from([-1, 1])), max_size=3
     ),
+    attributed_by=st.sampled_from([BY_NAME, BY_TOUCH, BY_ORDER]),
+    moved=st.none(),
 )
 
 
@@ -286,9 +296,11 @@ def test_spliced_record_equals_the_whole_one_written(
 ) -> None:
     """Collected's bytes and the tail are what the compiled writer makes of the whole record."""
     event = make_event(sealed=sealed, clear={"properties": {"campaign_id": outcome.campaign_id}})
+    found = msgspec.structs.asdict(outcome)
+    del found["moved"]  # a record of its own
     whole = Accepted(
         **msgspec.structs.asdict(event),
-        **msgspec.structs.asdict(outcome),
+        **found,
         generation=1,
         lane=3,
         seq=99,

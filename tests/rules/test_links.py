@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from schemas.counters import NO_CAMPAIGN_AT_ALL
 from schemas.moves import Linked
 from schemas.requests import Erased
-from sinks.rules.counters import Prefix, Tally, tally_erasures
+from sinks.rules.counters import Prefix, Tally
 from sinks.rules.links import Link, link_row, roots_in_force, salts_of_people
 from sinks.rules.retract import KnownFact
 from sinks.rules.rows import Fact
+from sinks.rules.take_back import tally_erasures
 
 MINUTES = 4
 METRICS = ("opened", "clicked", "orders", "page_views")
@@ -47,7 +48,7 @@ def fact(chance: random.Random, person: int) -> KnownFact:
     made: Fact = (
         chance.choice("ab"), 0, 1, person % 2, chance.randrange(10**9), 0, pid(person),
         chance.randbytes(16), minute * 60_000, 5, metric, 1, 0, "",
-        int(metric == "page_views"), "events.collected", 0, 0, 0, 0, 0, "web",
+        int(metric == "page_views"), "events.collected", 0, 0, 0, 0, 0, "web", 0,
     )  # fmt: skip
     return KnownFact(made)
 

@@ -243,7 +243,11 @@ def test_whole_is_as_if_all_had_happened_under_one_pid(
 ) -> None:
     times = [START_MS + at * GAP_MS // 3 for at in (0, 2, 4, 9, 11, 20)]
     events = [
-        make_event(pid=(USER, DEVICE, MAIL)[at % 3], occurred_at_ms=ms)
+        make_event(
+            pid=(USER, DEVICE, MAIL)[at % 3],
+            occurred_at_ms=ms,
+            clear={"properties": {"campaign_id": "c"}},
+        )
         for at, ms in enumerate(times)
     ]
     events += [order(DEVICE, "1", 4, times[3]), order(MAIL, "1", 4, times[2])]

@@ -9,6 +9,7 @@ from schemas.carts import CartChange, CartLine, JourneyState
 from schemas.circumstances import NAMES
 from schemas.codec import SUBJECT
 from schemas.subjects import ClearTrait, Consent, Purchase, Trait
+from schemas.touches import Touch
 from streams.rules.admit import Rules, admit
 from streams.rules.deduplicate import Memory
 from streams.rules.gate import Gate
@@ -21,6 +22,7 @@ from streams.rules.person import (
     read_person,
     subject_to_person,
 )
+from streams.rules.touches import Touches
 from streams.rules.written_person import write_person
 from tests.rules.test_fold import events
 from tests.stream_log import GAP_MS, START_MS
@@ -34,7 +36,8 @@ TEXTS = st.text(max_size=30)
 VISITS = st.builds(Visit, LONGS, LONGS, IDS, TEXTS)
 TRAITS = st.builds(Trait, KEYS, LONGS, IDS, st.binary(max_size=100))
 ENTRIES = st.tuples(LONGS, IDS, TEXTS, TEXTS, TEXTS, TEXTS, st.integers(0, 255))
-PURCHASES = st.builds(Purchase, KEYS, KEYS, LONGS, LONGS, TEXTS, TEXTS, st.booleans())
+PURCHASES = st.builds(Purchase, KEYS, KEYS, LONGS, LONGS, TEXTS, TEXTS, st.booleans(), LONGS)
+TOUCHES = st.builds(Touch, LONGS, KEYS, LONGS, TEXTS)
 INTS = st.integers(-(2**31), 2**31 - 1)
 LINES = st.builds(
     CartLine, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, TEXTS, LONGS, st.none() | LONGS, TEXTS
@@ -63,6 +66,9 @@ def people(draw: st.DrawFn) -> Person:
     person.visits = draw(st.lists(VISITS, max_size=6))
     for entry in draw(st.lists(ENTRIES, max_size=40)):
         person.activity.add(*entry)
+    for touch in draw(st.lists(TOUCHES, max_size=5)):
+        person.touches = person.touches or Touches()
+        person.touches.add(touch, GAP_MS)
     person.purchases = draw(st.lists(PURCHASES, max_size=3))
     person.cart = tuple(draw(st.lists(CHANGES, max_size=3)))
     person.journeys = tuple(draw(st.lists(STATES, max_size=2)))

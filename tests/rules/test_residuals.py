@@ -47,6 +47,7 @@ def fact(chance: random.Random, offset: int) -> KnownFact:
         offset,
         0,
         "web",
+        chance.randrange(2),
     )
     is_retracted = chance.random() < 0.3 and metric != "visits"
     return KnownFact(made, (2, 999) if is_retracted else None)

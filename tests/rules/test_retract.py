@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from schemas.codec import HEADER_BYTES, RETRACTED
 from schemas.events import Accepted, Retracted
 from schemas.subjects import Consent
-from sinks.rules.counters import Prefix, people_to_look_up, plan_write, tally, tally_retraction
+from sinks.rules.counters import Prefix, people_to_look_up, plan_write, tally
 from sinks.rules.retract import (
     KnownFact,
     facts_to_retract,
@@ -20,6 +20,7 @@ from sinks.rules.retract import (
 )
 from sinks.rules.rows import fact_rows
 from sinks.rules.runs import split_into_runs
+from sinks.rules.take_back import tally_retraction
 from streams.rules.enrich import visit_with
 from streams.rules.person import Person
 from tests.rules.test_rows import EVENT

@@ -72,6 +72,20 @@ def at_ms(body: dict[str, Any]) -> int:
     return int(at.timestamp()) * 1000 + at.microsecond // 1000
 
 
+TO_CAMPAIGNS = """
+create index of_who on e (who, at);
+create index of_order on e (order_id);
+create table touches as select who, at, camp from e where camp is not null;
+create index of_touch on touches (who, at);
+update e set camp = coalesce((select t.camp from touches t
+    where t.who = e.who and t.at <= e.at and t.at > e.at - 5 * 86400000
+    order by t.at desc limit 1), '(none)') where camp is null;
+update e set camp = coalesce((select o.camp from e o
+    where o.name = 'Order Completed' and o.order_id = e.order_id order by o.at limit 1), camp)
+    where name = 'Order Refunded';
+"""
+
+
 def recount(bodies: list[dict[str, Any]]) -> dict[str, Any]:
     """The answer of `GET /v1/campaigns` to these bodies."""
     store = sqlite3.connect(":memory:")
@@ -94,8 +108,7 @@ def recount(bodies: list[dict[str, Any]]) -> dict[str, Any]:
                 properties.get("campaign_id")
                 or context.get("id")
                 or context.get("name")
-                or properties.get("campaign_name")
-                or "(none)",
+                or properties.get("campaign_name"),
                 at_ms(body),
                 properties.get("machine") is True,
                 properties.get("order_id"),
@@ -103,6 +116,7 @@ def recount(bodies: list[dict[str, Any]]) -> dict[str, Any]:
                 properties.get("currency"),
             ),
         )
+    store.executescript(TO_CAMPAIGNS)
     counters: dict[str, dict[str, int]] = {
         campaign: {} for (campaign,) in store.execute("select distinct camp from e")
     }

@@ -1,0 +1,168 @@
+"""To which campaign does an event belong, and which earlier ones change theirs by it?
+
+To the one that it names; a refund to that of its order; any other to the person's last touch in the
+window (streams/rules/touches.py), else to none. So a touch that arrives late, or is taken back,
+changes the campaign of events that are counted already, of the visits that began with them, and of
+the refunds of those that are orders; and an order that arrives late changes that of its refunds.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import msgspec
+
+from schemas.activity import TIE_BYTES
+from schemas.consent import Basis, allows
+from schemas.events import CampaignOfEvent, CampaignSpan, Collected, VisitChange
+from schemas.subjects import NOT_BY_TOUCH, Consent, Purchase
+from schemas.touches import TOUCH, Touch
+from streams.rules.enrich import MOST_BYTES_A_CHARACTER
+from streams.rules.outcomes import Moved
+from streams.rules.person import Person, Visit
+from streams.rules.touches import Stretch, Touches
+
+_NOTHING: list[Stretch] = []
+
+
+def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: int) -> list[Stretch]:
+    """The event touches its person; the stretches of what is counted already that change by it.
+
+    To be called before the event is folded into the person.
+    """
+    touches = person.touches
+    if touches is None:
+        touches = person.touches = Touches()
+    at_ms = moment_of(event.occurred_at_ms)
+    touch = Touch(at_ms, event.event_id[:TIE_BYTES], event.received_at_ms, campaign_id)
+    changed = touches.add(touch, window_ms)
+    person.size += TOUCH.size + MOST_BYTES_A_CHARACTER * len(campaign_id)
+    if not person.events or (last_ms := moment_of(person.last_seen_ms)) < at_ms:
+        return _NOTHING
+    return [each for each in changed if each.from_ms <= last_ms]
+
+
+def moment_of(occurred_at_ms: int) -> int:
+    """When the stores say that it happened: nothing before 1970."""
+    return max(0, occurred_at_ms)
+
+
+def move(person: Person, changed: Sequence[Stretch]) -> Moved | None:
+    """What belongs to another campaign by `changed`, in order; None when nothing is to be said."""
+    if not changed:
+        return None
+    visit_changes: list[VisitChange] = []
+    refunds: dict[bytes, str] = {}
+    for stretch in changed:
+        visit_changes += _move_visits(person, stretch)
+        visit_changes += _move_purchases(person, stretch, refunds)
+    return Moved(
+        [CampaignSpan(each.from_ms, each.until_ms, each.after) for each in changed],
+        [CampaignOfEvent(*each) for each in refunds.items()],
+        visit_changes,
+    )
+
+
+def order_of(person: Person, key: bytes) -> Purchase | None:
+    """The order that this person's events call by this key."""
+    for each in person.purchases:
+        if each.key == key and not each.is_refund:
+            return each
+    return None
+
+
+def with_refunds_of(person: Person, order: Purchase, moved: Moved | None) -> Moved | None:
+    """`moved`, and the refunds that came before their order belong to its campaign."""
+    refunds: dict[bytes, str] = {}
+    visit_changes = _give_refunds(person, order.key, order.campaign, refunds)
+    if not refunds:
+        return moved
+    events = [CampaignOfEvent(*each) for each in refunds.items()]
+    if moved is None:
+        return Moved([], events, visit_changes)
+    return Moved(moved.spans, moved.events + events, moved.visit_changes + visit_changes)
+
+
+def without_disallowed(
+    person: Person, decisions: Sequence[Consent], basis: Basis, late_grant_ms: int, window_ms: int
+) -> Moved | None:
+    """Touches that `decisions` on analytics disallow decide nothing any more."""
+    touches = person.touches
+    if touches is None:
+        return None
+    gone = [
+        touch
+        for touch in touches.all()
+        if not allows(basis, decisions, touch.occurred_at_ms, touch.received_at_ms, late_grant_ms)
+    ]
+    return move(person, touches.remove(gone, window_ms)) if gone else None
+
+
+def _move_visits(person: Person, stretch: Stretch) -> list[VisitChange]:
+    """Those that began in `stretch` with an event whose campaign the last touch decides."""
+    touches, visits = person.touches, person.visits
+    assert touches is not None
+    changes: list[VisitChange] = []
+    fixed: set[bytes] | None = None
+    at = bisect_left(visits, stretch.from_ms, key=_start_of)
+    while at < len(visits) and (started_ms := _start_of(visits[at])) < stretch.until_ms:
+        visit, tie = visits[at], visits[at].first_id[:TIE_BYTES]
+        at += 1
+        if visit.campaign_id != stretch.before or touches.has(started_ms, tie):
+            continue
+        if fixed is None:
+            fixed = {
+                each.tie
+                for each in person.purchases
+                if each.is_refund and each.touched_at_ms == NOT_BY_TOUCH
+            }
+        if tie not in fixed:
+            changes += _give_visit(person, visit, stretch.after)
+    return changes
+
+
+def _give_visit(person: Person, visit: Visit, campaign_id: str) -> list[VisitChange]:
+    changes = [
+        VisitChange(visit.campaign_id, visit.started_at_ms, -1),
+        VisitChange(campaign_id, visit.started_at_ms, 1),
+    ]
+    visit.campaign_id = campaign_id
+    person.size += MOST_BYTES_A_CHARACTER * len(campaign_id)
+    return changes
+
+
+def _start_of(visit: Visit) -> int:
+    return moment_of(visit.started_at_ms)
+
+
+def _move_purchases(
+    person: Person, stretch: Stretch, refunds: dict[bytes, str]
+) -> list[VisitChange]:
+    """Orders, and refunds of unknown orders, in `stretch`; `refunds` gets those that follow."""
+    changes: list[VisitChange] = []
+    for at, each in enumerate(person.purchases):
+        if stretch.from_ms <= each.touched_at_ms < stretch.until_ms:
+            person.purchases[at] = msgspec.structs.replace(each, campaign=stretch.after)
+            person.bought = None
+            if not each.is_refund:
+                changes += _give_refunds(person, each.key, stretch.after, refunds)
+    return changes
+
+
+def _give_refunds(
+    person: Person, key: bytes, campaign_id: str, refunds: dict[bytes, str]
+) -> list[VisitChange]:
+    """Refunds of the order `key`, and visits that began with one, belong to the campaign."""
+    changes: list[VisitChange] = []
+    for at, each in enumerate(person.purchases):
+        if each.key != key or not each.is_refund:
+            continue
+        refunds[each.tie] = campaign_id
+        person.purchases[at] = msgspec.structs.replace(
+            each, campaign=campaign_id, touched_at_ms=NOT_BY_TOUCH
+        )
+        person.bought = None
+        for visit in person.visits:
+            begins = (visit.started_at_ms, visit.first_id[:TIE_BYTES])
+            if begins == (each.occurred_at_ms, each.tie) and visit.campaign_id != campaign_id:
+                changes += _give_visit(person, visit, campaign_id)
+    return changes
