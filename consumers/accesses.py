@@ -15,7 +15,7 @@ from typing import Literal
 
 from consumers.clickhouse_reader import ClickHouseReader
 from runtime.access import Roles
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, real_ms
 from runtime.gathering import Gathering
 from schemas.errors import StoreUnavailable, StreamError
 
@@ -45,7 +45,7 @@ class Read:
 class Accesses:
     """Writes accesses down, and tells them. Belongs to one event loop."""
 
-    def __init__(self, reader: ClickHouseReader, clock_ms: ClockMs = now_ms) -> None:
+    def __init__(self, reader: ClickHouseReader, clock_ms: ClockMs = real_ms) -> None:
         self._reader = reader
         self._clock_ms = clock_ms
         self._gathering: Gathering[_Row] = Gathering(self._insert)

@@ -5,6 +5,7 @@ and what was. Never a value of it: those records hold none.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -15,7 +16,6 @@ from pydantic import BaseModel
 
 from consumers.rules.times import rfc3339
 from runtime.access import Access
-from runtime.clock import ClockMs, now_ms
 from runtime.settings import Settings
 from schemas.codec import REJECTED, Malformed
 from schemas.errors import StoreUnavailable
@@ -50,9 +50,8 @@ class RejectedEvents(BaseModel):
 class RejectedReader:
     """Reads the end of `events.rejected`; for one thread at a time."""
 
-    def __init__(self, settings: Settings, clock_ms: ClockMs = now_ms) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._topic = settings.topic_names.rejected
-        self._clock_ms = clock_ms
         self._config: dict[str, str | int | float | bool] = {
             "bootstrap.servers": settings.kafka.bootstrap_servers,
             # Named because librdkafka asks for it; no offset is ever committed.
@@ -100,10 +99,10 @@ class RejectedReader:
     ) -> Iterator[Rejected]:
         open_partitions = {p for p, (_, high) in ranges.items() if starts[p] < high}
         consumer.assign([TopicPartition(self._topic, p, starts[p]) for p in open_partitions])
-        until_ms = self._clock_ms() + int(ANSWER_WITHIN_S * 1000)
+        until_s = time.monotonic() + ANSWER_WITHIN_S
         while open_partitions:
             messages = consumer.consume(_CHUNK, 0.1)
-            if not messages and self._clock_ms() > until_ms:
+            if not messages and time.monotonic() > until_s:
                 raise StoreUnavailable("Kafka does not answer")
             for message in messages:
                 error = message.error()

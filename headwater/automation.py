@@ -24,7 +24,7 @@ from consumers.segments.segments_to_calls import ChangesToCalls
 from producers.calls_to_collected import Collector
 from producers.calls_to_collected import Sender as Source
 from producers.rules.bodies import Body
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, now_ms, real_ms
 from runtime.logs import get_logger
 from runtime.retry import Stopped
 from runtime.settings import Settings
@@ -113,7 +113,7 @@ async def _send(
     messages = MessageGate(settings, vault, profiles, gate, store)
     channels = Channels(settings, store, clock)
     freshness = ProfileFreshness(settings)
-    source = Source(NamedSource(name=SOURCE, write_key=token_urlsafe()), clock())
+    source = Source(NamedSource(name=SOURCE, write_key=token_urlsafe()), real_ms())
 
     async def tell(report: Report) -> None:
         body = Body([call_of(report)], None, None, None, False)

@@ -103,7 +103,7 @@ def incident(
     from headwater.inventory import take_inventory
     from headwater.privacy_screen import show_scope
     from headwater.screen import open_console
-    from runtime.clock import now_ms
+    from runtime.clock import real_ms
 
     window = read_window(from_, to)
     settings = settings_in_force(chosen_settings(config, data_dir=data_dir))
@@ -111,7 +111,7 @@ def incident(
         require_source(source, settings)
     asked = Asked(*window, source or "", field or "")
     places = take_inventory(settings)
-    scope = find_scope(settings, asked, places, identify=identify, now_ms=now_ms())
+    scope = find_scope(settings, asked, places, identify=identify, now_ms=real_ms())
     if as_json:
         typer.echo(json.dumps(scope.to_json(), indent=2))
     else:

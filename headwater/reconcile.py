@@ -19,7 +19,7 @@ from headwater.process_life import show_metrics, stop_on_signal
 from headwater.recount import Difference
 from headwater.verify import Verdict, verify
 from runtime.clickhouse import answering, connect
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, real_ms
 from runtime.logs import configure_logs, get_logger
 from runtime.metrics import gauge
 from runtime.retry import Stopped, retry_in_place
@@ -47,7 +47,7 @@ def reconcile(
     every_s: float | None = None,
     tell: Tell | None = None,
     on_ready: Callable[[], None] = lambda: None,
-    clock: ClockMs = now_ms,
+    clock: ClockMs = real_ms,
 ) -> None:
     """Compare, with pauses of `every_s` (by default [time] verify_every_s or more), until `stop`.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from headwater.process_life import leave_with_parent, show_metrics, stop_on_signal
+from runtime.clock import follow
 from runtime.logs import configure_logs
 from runtime.metrics import GaugeName
 from runtime.retry import retry_in_place
@@ -97,6 +98,7 @@ def run_process(
     port is taken.
     """
     configure_logs(role=name, as_json=not sys.stderr.isatty())
+    follow(settings.time.clock_file)
     if is_supervised:
         leave_with_parent()
     if name != "http":

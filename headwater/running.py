@@ -6,6 +6,7 @@ Servers that the configuration names are where it says. The others belong to a r
 
 from pathlib import Path
 
+from runtime.clock import follow
 from runtime.settings import Role, Settings, load_settings
 from schemas.errors import SettingInvalid, StoreUnavailable
 
@@ -22,6 +23,10 @@ def chosen_settings(
     """
     file = config if config is not None else (CONFIG_FILE if CONFIG_FILE.exists() else None)
     settings = load_settings(file)
+    if settings.time.clock_file:
+        raise SettingInvalid(
+            "[time] clock_file: expected nothing; only `headwater demo --fast-clock` sets it"
+        )
     if data_dir is not None:
         settings = settings.model_copy(update={"data_dir": str(data_dir)})
     if port is not None:
@@ -38,7 +43,8 @@ def settings_file_of(settings: Settings) -> Path:
 
 
 def settings_in_force(settings: Settings) -> Settings:
-    """`settings` if they name every server, else those of the `headwater up` on their data_dir.
+    """`settings` if they name every server, else those of the `headwater up` on their data_dir,
+    whose clock this process goes by from now on.
 
     Raises StoreUnavailable if there is none.
     """
@@ -50,7 +56,9 @@ def settings_in_force(settings: Settings) -> Settings:
             f"no Headwater runs on {file.parent.parent}; start one with 'headwater up', or name "
             "the servers: [kafka] bootstrap_servers, [redis] url, [clickhouse] url"
         )
-    return load_settings(file, {})
+    found = load_settings(file, {})
+    follow(found.time.clock_file)
+    return found
 
 
 def settings_of_sender(settings: Settings) -> Settings:

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from headwater.recount import LISTED, Difference, differing_counters, minute_text
 from headwater.relink import Span, differing_links, links_of_log
 from runtime.clickhouse import answering, connect
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, real_ms
 from runtime.log_ends import log_ends
 from runtime.settings import Settings
 from runtime.topics_admin import retention_ms_of
@@ -81,7 +81,7 @@ def verify(
     settings: Settings,
     *,
     wait_s: float = 0.0,
-    clock: ClockMs = now_ms,
+    clock: ClockMs = real_ms,
     pause: Callable[[float], None] = time.sleep,
     max_threads: int = 0,
     with_links: bool = True,

@@ -24,7 +24,7 @@ from producers.rules.quota import Quota
 from producers.rules.split import ClearNames
 from producers.rules.stated import Categories
 from producers.rules.times import TimeLimits
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, now_ms, real_ms
 from runtime.consent_desk import ConsentDesk
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries, Record
@@ -96,7 +96,7 @@ class Collector:
         self._consents = StatedConsents(vault, ConsentDesk(settings, self._overlay, deliveries))
         self._claims = CallClaims(self._overlay.kin, self._topics.moves)
         self._sign_ups = frozenset(settings.erasure.sign_up_events)
-        self._senders = [Sender(source, clock()) for source in sources_of(settings)]
+        self._senders = [Sender(source, real_ms()) for source in sources_of(settings)]
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

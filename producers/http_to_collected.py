@@ -19,6 +19,7 @@ from producers.rules.bodies import BodyFault, read_body
 from producers.rules.call_fields import TYPES
 from producers.rules.collect_schema import request_body
 from producers.rules.enrichment import Requester
+from runtime.clock import real_ms
 from runtime.logs import get_logger
 from runtime.problems import RETRY_AFTER_S, Fault, Problem, problem_answer
 from schemas.errors import StoreRefused, StoreUnavailable
@@ -129,7 +130,7 @@ class _Route:
             sender = _require(self._collector.sender_of(body.write_key or ""))
         if len(body.calls) > MOST_CALLS:
             raise Problem(413, f"A batch may have {MOST_CALLS} calls; send it in parts")
-        wait_s = sender.quota.take(len(body.calls), received_at_ms)
+        wait_s = sender.quota.take(len(body.calls), real_ms())
         if wait_s:
             raise Problem(
                 429,

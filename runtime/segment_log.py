@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaException, Producer
 
-from runtime.clock import now_ms
+from runtime.clock import now_ms, real_ms
 from runtime.settings import Settings
 from runtime.transactions import fault_name, read_compacted
 from schemas.codec import SEGMENTS_DEFINED
@@ -55,12 +55,14 @@ def apply_segments(settings: Settings, segments: Sequence[Segment]) -> SegmentsD
     name = f"{topics.prefix}headwater.segments"
     if settings.kafka.is_trial:
         # What noida-db remembers of one that was aborted hides later records of the same producer.
-        name = f"{name}.{now_ms()}"
+        name = f"{name}.{real_ms()}"
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka.bootstrap_servers,
             "transactional.id": name,
             "transaction.timeout.ms": 10_000,
+            # That a young broker is asked again is no news to whoever sees our standard error.
+            "log_level": 3,
         }
     )
     try:

@@ -263,6 +263,9 @@ class Time(Section):
     verify_every_s: int = Field(
         30, ge=1, le=86_400, description="between two comparisons of counters with facts"
     )
+    clock_file: str = Field(
+        "", description="set by `headwater demo --fast-clock`, and refused from anybody else"
+    )
 
 
 class Attribution(Section):

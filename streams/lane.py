@@ -12,6 +12,7 @@ and position travel in one transaction: after any crash the next owner finds all
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, TypeVar
@@ -102,7 +103,8 @@ class Lane(Outputs):
         if self.settings.is_trial:
             # noida-db lists every aborted transaction since offset 0 to readers in mid-log, which
             # then discard later records of that producer id: each start writes under a new one.
-            writer = self._fenced(f"{name}.{self.seq}.{self.settings.clock_ms()}")
+            # No lane's clock, which may stand still: two starts would have one name.
+            writer = self._fenced(f"{name}.{self.seq}.{time.time_ns()}")
             # Told before it writes: it would never be fenced otherwise, nor what it leaves open
             # ended. And told by a commit as the lane: of two that open it, one fails here.
             topic, its_name = self.settings.topics.subjects, writer.transactional_id
@@ -322,9 +324,7 @@ class Lane(Outputs):
         label = str(self.p)
         counter("headwater_lane_commits_total").labels(label).inc()
         histogram("headwater_lane_commit_seconds").observe(took_s)
-        gauge("headwater_lane_committed_at_seconds").labels(label).set(
-            self.settings.clock_ms() / 1000
-        )
+        gauge("headwater_lane_committed_at_seconds").labels(label).set_to_current_time()
         if self.known.wanted and not self._is_closing:
             await self.known.ask(self.settings.clock_ms(), self._in_thread)
             await self._settle_known()

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.rules.times import rfc3339
 from runtime.access import Access
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, real_ms
 from schemas.topics import Topics
 
 
@@ -41,7 +41,7 @@ class Verification:
     """Reads verdicts. Raises StoreUnavailable as ClickHouseReader does."""
 
     def __init__(
-        self, reader: ClickHouseReader, topics: Topics, clock_ms: ClockMs = now_ms
+        self, reader: ClickHouseReader, topics: Topics, clock_ms: ClockMs = real_ms
     ) -> None:
         self._reader = reader
         self._topic = topics.accepted

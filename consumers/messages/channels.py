@@ -23,7 +23,7 @@ from consumers.messages.templates_of_messages import Templates
 from consumers.rules.cart_view import view_cart
 from consumers.rules.messages import EMAIL, Message, Words
 from consumers.rules.times import rfc3339
-from runtime.clock import ClockMs, now_ms
+from runtime.clock import ClockMs, now_ms, real_ms
 from runtime.consent_links import Links, unsubscribe_headers
 from runtime.settings import Settings
 from runtime.smtp import SmtpServer, write_mail
@@ -160,7 +160,7 @@ class Channels:
         caller = self._callers[channel]
 
         async def call(mail: Mail) -> Handed:
-            answer = await caller.call(mail.message_id, mail.body, self._clock())
+            answer = await caller.call(mail.message_id, mail.body, real_ms())
             values = {"webhook": channel, "answer": answer.why}
             if answer.is_taken:
                 return Handed("taken", values)
