@@ -1,5 +1,6 @@
 # Two commands for a newcomer: `make demo` and `make test`. Everything else is below.
 #   make demo EVENTS=20000    send so many calls, compare with the shop's ledger, end
+#   make demo FAST_CLOCK=1    four days of carts left behind and messages, in a minute or two
 #   make test TESTS=tests/rules
 #   make faults FAULT=broker RUNS=5 SECONDS=600    faults by part of their names, for so long
 #   VENV=/elsewhere           another place for the virtual environment
@@ -18,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 .DELETE_ON_ERROR:
 
 demo: $(INSTALLED)
-	@$(BIN)/headwater demo $(if $(EVENTS),--events $(EVENTS)) $(if $(SEED),--seed $(SEED)) $(if $(PORT),--port $(PORT))
+	@$(BIN)/headwater demo $(if $(FAST_CLOCK),--fast-clock) $(if $(EVENTS),--events $(EVENTS)) $(if $(SEED),--seed $(SEED)) $(if $(PORT),--port $(PORT))
 
 up: $(INSTALLED)
 	@$(BIN)/headwater up $(if $(PORT),--port $(PORT))

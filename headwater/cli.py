@@ -91,6 +91,10 @@ def demo(
         float | None, typer.Option(min=0.1, help="Calls a second; by default 50 without --events.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed makes other customers.")] = 1,
+    fast_clock: Annotated[
+        bool,
+        typer.Option("--fast-clock", help="Four days of carts left behind in a minute or two."),
+    ] = False,
     port: Annotated[
         int | None, typer.Option(help="Port of the page and API; 0 for any free one.")
     ] = None,
@@ -99,9 +103,15 @@ def demo(
 ) -> None:
     """Start everything, send a synthetic shop's traffic, compare every counter with its ledger."""
     from headwater.demo import run_demo
+    from headwater.fast_demo import run_fast_demo
 
     settings = chosen_settings(config, data_dir=data_dir, port=port)
-    if not run_demo(settings, events=events, rate_per_s=rate, seed=seed):
+    if fast_clock:
+        if rate is not None:
+            raise SettingInvalid("--rate: expected none with --fast-clock, whose clock is its pace")
+        if not run_fast_demo(settings, events=events, seed=seed):
+            raise typer.Exit(1)
+    elif not run_demo(settings, events=events, rate_per_s=rate, seed=seed):
         raise typer.Exit(1)
 
 

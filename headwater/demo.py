@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -58,28 +59,55 @@ def run_demo(
     With `events` it ends by itself, without it goes on until somebody asks to stop. What it made
     is removed afterwards, unless something went wrong.
     """
+
+    def play_of(house: House, console: Console) -> Play:
+        return _Shop(house, console, seed=seed, rate_per_s=rate_per_s)
+
+    return stage(settings, events, play_of)
+
+
+class Play(Protocol):
+    """What a demo shows once everything runs."""
+
+    def ask_to_stop(self) -> None:
+        """It ends soon; from any thread."""
+
+    def run(self, events: int | None) -> "Outcome":
+        """All of it. Raises StoppedEarly, StreamError."""
+
+
+def stage(
+    chosen: Settings,
+    events: int | None,
+    play_of: Callable[[House, Console], Play],
+    prepare: Callable[[Settings], Settings] = lambda settings: settings,
+) -> bool:
+    """Run a play in a house of its own, which is gone afterwards unless something went wrong.
+
+    `prepare` may change the settings of the house. True when both verdicts of the play are yes.
+    """
     console = open_console()
 
     def say(line: str) -> None:
         console.print(escape(line))
 
-    parent = Path(settings.data_dir)
+    parent = Path(chosen.data_dir)
     parent.mkdir(parents=True, exist_ok=True)
     data_dir = Path(tempfile.mkdtemp(prefix="demo-", dir=parent)).absolute()
     is_well = False
     try:
         with asked_to_stop(say) as asked:
-            house = House(_settings_of_demo(settings, data_dir, say), say)
+            house = House(prepare(_settings_of_demo(chosen, data_dir, say)), say)
             say("Starting the servers and roles ...")
             house.start()
             asked.begin_waiting()
             try:
-                say(f"Page:   {_page(house)}")
+                say(f"Page:   {page_of(house)}")
                 say(f"Logs:   {data_dir / 'logs'}")
-                shop = _Shop(house, console, seed=seed, rate_per_s=rate_per_s)
-                outcome = _tend_while(house, asked, shop, lambda: shop.run(events))
+                play = play_of(house, console)
+                outcome = _tend_while(house, asked, play, lambda: play.run(events))
                 is_well = outcome.equals_ledger and outcome.live_is_verified
-            except _StoppedEarly:
+            except StoppedEarly:
                 say("Stopped before the numbers were compared.")
                 return False
             finally:
@@ -96,7 +124,7 @@ def run_demo(
     return is_well
 
 
-class _StoppedEarly(Exception):
+class StoppedEarly(Exception):
     """Somebody asked to stop before there was an outcome."""
 
 
@@ -122,7 +150,7 @@ class _Shop:
         self._poster.stop()
 
     def run(self, events: int | None) -> Outcome:
-        """Send, compare, and without `events` go on sending. Raises _StoppedEarly, StreamError."""
+        """Send, compare, and without `events` go on sending. Raises StoppedEarly, StreamError."""
         try:
             if events is not None:
                 calls = shop_calls(self._seed, events, now_ms())
@@ -134,7 +162,7 @@ class _Shop:
             self._go_on(calls)
         except StreamError as error:
             if self._stop.is_set():
-                raise _StoppedEarly from error
+                raise StoppedEarly from error
             raise
         finally:
             self._caller.close()
@@ -154,7 +182,7 @@ class _Shop:
                 should_stop=self._stop.is_set,
             )
         if self._stop.is_set():
-            raise _StoppedEarly
+            raise StoppedEarly
         took_s = time.monotonic() - began_s
         self._console.print(
             f"Sent {sent:,} calls in {took_s:.1f} s ({sent / took_s:,.0f} a second): "
@@ -193,7 +221,7 @@ class _Shop:
             self._console.print(f"{numbers} campaigns: [green]equals the shop's ledger[/green]")
         for line in verdict.lines():
             self._console.print(escape(line))
-        self._console.print(f"Page: {escape(_page(self._house))}")
+        self._console.print(f"Page: {escape(page_of(self._house))}")
         return Outcome(not differences, verdict.is_verified)
 
     def _settle(self) -> tuple[dict[str, object], list[str]]:
@@ -203,7 +231,7 @@ class _Shop:
         answer = self._campaigns()
         while differences := self._ledger.differences(answer):
             if self._stop.wait(_POLL_S):
-                raise _StoppedEarly
+                raise StoppedEarly
             before, answer = answer, self._campaigns()
             now_s = time.monotonic()
             if answer["campaigns"] != before["campaigns"]:
@@ -220,7 +248,7 @@ class _Shop:
 
 
 def _tend_while(
-    house: House, asked: StopRequest, shop: _Shop, work: Callable[[], Outcome]
+    house: House, asked: StopRequest, play: Play, work: Callable[[], Outcome]
 ) -> Outcome:
     """The answer of `work`, done in a thread while this one keeps the house."""
     with ThreadPoolExecutor(1, thread_name_prefix="shop") as pool:
@@ -228,11 +256,11 @@ def _tend_while(
         try:
             while not future.done():
                 if asked.is_asked:
-                    shop.ask_to_stop()
+                    play.ask_to_stop()
                 house.tend()
                 time.sleep(0.1)
         finally:
-            shop.ask_to_stop()
+            play.ask_to_stop()
         return future.result()
 
 
@@ -247,5 +275,5 @@ def _settings_of_demo(chosen: Settings, data_dir: Path, say: Callable[[str], Non
     return Settings(data_dir=str(data_dir), kafka=kafka, http=http, journeys=(_JOURNEY,))
 
 
-def _page(house: House) -> str:
+def page_of(house: House) -> str:
     return f"{house.url}/#key={house.settings.http.keys['viewer']}"

@@ -38,6 +38,31 @@ def test_demo_compares_every_counter_and_ends(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [], "what it made is removed when all went well"
 
 
+def test_fast_clock_lives_through_four_days_and_compares_every_message(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        # The seed's three customers meet quiet hours, both limits and an order over night.
+        demo_command(tmp_path, "--fast-clock", "--events", "4", "--seed", "46"),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=ENVIRONMENT,
+    )
+    said = ended.stdout
+    assert ended.returncode == 0, said + ended.stderr
+    for line in (
+        "equals the shop's ledger",
+        "live = verified",
+        "1 left active_today as time passed",
+        "(night at the customer's)",
+        "not sent: bought meanwhile",
+        "not sent: had one that day already",
+        "not sent: had two that week already",
+        "/outbox#key=",
+    ):
+        assert line in said, said
+    assert list(tmp_path.iterdir()) == [], "what it made is removed when all went well"
+
+
 def test_demo_without_a_number_of_events_goes_on_until_it_is_asked_to_stop(
     tmp_path: Path,
 ) -> None:
