@@ -109,7 +109,9 @@ class Post:
         """They withdrew, allowed again or were erased: it is in force before the lanes hear."""
         if fact.kind != "erase":
             status = "granted" if fact.kind == "grant" else "withdrawn"
-            self._decide({pid: [("purpose/advertising", status)]}, now_ms)
+            # A copy is the same decision, of the same moment: it must not undo a later one.
+            on = [("purpose/advertising", status)]
+            self._decide({pid: on}, fact.arrives_at_ms, fact.event_id)
             return
         self.vault.suppress_erased([replace(self._erased_rows[pid], erased_at_ms=now_ms)])
         self.erased.add(pid)
@@ -242,10 +244,16 @@ class Post:
         assert report.what == "Email Sent"
         self.told.add(bytes.fromhex(report.message.id))
 
-    def _decide(self, decided: dict[bytes, Sequence[tuple[str, str]]], at_ms: int) -> None:
+    def _decide(
+        self, decided: dict[bytes, Sequence[tuple[str, str]]], at_ms: int, record_id: bytes = b""
+    ) -> None:
         known = {
             pid: [
-                Known(Consent(on, status, at_ms, None, at_ms), self._random_id(), bytes(16))
+                Known(
+                    Consent(on, status, at_ms, None, at_ms),
+                    record_id or self._random_id(),
+                    bytes(16),
+                )
                 for on, status in each
             ]
             for pid, each in decided.items()
