@@ -41,24 +41,32 @@ class ChangeReader:
         self, bootstrap_servers: str, topics: Iterable[str], partition: int, group: str
     ) -> None:
         self.topics = tuple(topics)
-        self._kafka = FreshConsumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "error",
-                "fetch.wait.max.ms": 20,
-                # noida-db ignores fetch limits and sends a whole backlog at once.
-                "receive.message.max.bytes": 1_000_000_000,
-            }
-        )
+        config: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.wait.max.ms": 20,
+            # noida-db ignores fetch limits and sends a whole backlog at once.
+            "receive.message.max.bytes": 1_000_000_000,
+        }
+        self._kafka = FreshConsumer(config)
+        self._unfinished = FreshConsumer(config | {"isolation.level": "read_uncommitted"})
         self._partition = partition
 
-    def ends(self, topics: Iterable[str] = ()) -> dict[str, int]:
-        """Of each topic (or of `topics`) the offset after the last record committed by now."""
-        return {topic: self._range(topic)[1] for topic in topics or self.topics}
+    def ends(self) -> dict[str, int]:
+        """Of each topic the offset after the last record committed by now."""
+        return {topic: self._range(topic, self._kafka)[1] for topic in self.topics}
+
+    def ends_of_all(self, topics: Iterable[str]) -> dict[str, int]:
+        """Of each of `topics` the offset after its last record by now, committed or not.
+
+        What was acknowledged without a transaction may lie behind one that nobody has ended yet:
+        it is on the log, and cannot be read for as long.
+        """
+        return {topic: self._range(topic, self._unfinished)[1] for topic in topics}
 
     def read(self, topic: str, from_offset: int, end_offset: int) -> tuple[list[Change], int]:
         """Some records from `from_offset` on, and the offset after them.
@@ -74,7 +82,7 @@ class ChangeReader:
 
     def pick(self, topic: str, offsets: Sequence[int]) -> dict[int, Change]:
         """The records at `offsets`, which rise; one that retention took is left out."""
-        first, _ = self._range(topic)
+        first, _ = self._range(topic, self._kafka)
         wanted = [offset for offset in offsets if offset >= first]
         found: dict[int, Change] = {}
         at = first
@@ -94,13 +102,14 @@ class ChangeReader:
         return {offset: found[offset] for offset in wanted if offset in found}
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connections."""
         self._kafka.close()
+        self._unfinished.close()
 
-    def _range(self, topic: str) -> tuple[int, int]:
+    def _range(self, topic: str, kafka: FreshConsumer) -> tuple[int, int]:
         place = TopicPartition(topic, self._partition)
         try:
-            with self._kafka.asked() as consumer:
+            with kafka.asked() as consumer:
                 found: tuple[int, int] = consumer.get_watermark_offsets(place, ANSWER_WITHIN_S)
         except KafkaException as error:
             raise self._unavailable(topic, error.args[0].name()) from error

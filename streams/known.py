@@ -13,7 +13,8 @@ from runtime.logs import get_logger
 from schemas.errors import StoreUnavailable
 
 Ends = Callable[[], dict[str, int]]
-"""Of each input the offset after its last record; may raise StoreUnavailable."""
+"""Of each input the offset after its last record, also where the open transaction of a lane, dead
+perhaps, hides it for a while; may raise StoreUnavailable."""
 
 
 class Known:

@@ -86,7 +86,7 @@ class Lane(Outputs):
         first = (topics.consents, topics.erasures)
         self._reader = ChangeReader(settings.bootstrap_servers, first, p, group)
         self._catch_up = CatchUp(self._reader, self.next_offsets)
-        self.known = Known(lambda: self._reader.ends(topics.inputs))
+        self.known = Known(lambda: self._reader.ends_of_all(topics.inputs))
 
     # -- opening, in a thread
 
