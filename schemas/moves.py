@@ -44,7 +44,8 @@ class Moved(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kin(msgspec.Struct, frozen=True, gc=False):
-    """What was decided under the other pids of the person that `root` stands for; see kin.avsc."""
+    """What was decided under the other pids of the person that `root` stands for, and which
+    campaigns touched these; see kin.avsc."""
 
     pid: bytes
     root: bytes
@@ -53,6 +54,8 @@ class Kin(msgspec.Struct, frozen=True, gc=False):
     lane: int
     seq: int
     index: int
+    touch_campaigns: list[str] = []
+    touches: bytes = b""
 
 
 class Linked(msgspec.Struct, frozen=True, gc=False):

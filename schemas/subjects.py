@@ -94,15 +94,17 @@ class Group(msgspec.Struct, frozen=True, gc=False):
 
 
 class KinOf(msgspec.Struct, frozen=True, gc=False):
-    """What the lane of `root` told of the other pids' decisions."""
+    """What the lane of `root` told of the other pids' decisions and touches."""
 
     root: bytes
     groups: list[Group]
+    touch_campaigns: list[str] = []
+    touches: bytes = b""
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):
     """A pid that belongs to another: `through` is the one that told of it, `told` the digest of
-    the decisions that it was told last, `subject` the framed record of what is its own."""
+    what it was told last, `subject` the framed record of what is its own."""
 
     pid: bytes
     through: bytes

@@ -3,7 +3,8 @@
 Three kinds of record, told apart by their schema. A claim says whose an identifier is: the set of
 claims decides where its pid belongs. What is known under a pid that belongs to one of ours replaces
 what was said of it before. What was decided under the others of a person joins what its own pid
-decided: what one of them refuses is refused. All of them may come in any order and more than once.
+decided: what one of them refuses is refused. What touched the others touched it. All of them may
+come in any order and more than once.
 """
 
 from collections.abc import Sequence
@@ -13,10 +14,13 @@ from schemas.codec import CLAIMED, HEADER_BYTES, KIN, MOVED, SUBJECT, Malformed
 from schemas.consent import decisions_on
 from schemas.identity import standing, weightiest, with_claim
 from schemas.moves import Claimed, Kin, Moved
-from schemas.subjects import Consent, Member
+from schemas.subjects import Consent, KinOf, Member
+from schemas.touches import Touch
 from streams.lane import Lane
+from streams.rules.attribute import move_by_course
 from streams.rules.capacity import FULL
 from streams.rules.claiming import TAKEN, check_claim, newly_taken
+from streams.rules.course import all_touches
 from streams.rules.gate import ANALYTICS, groups_of, may_take_back
 from streams.rules.kinship import MOST_CLAIMS, Kinship, has_room_for
 from streams.rules.outcomes import ERASED, Refused
@@ -96,11 +100,12 @@ def _apply_moved(lane: Lane, moved: Moved, offset: int) -> Refused | None:
     added = [Member(each.pid, moved.member, b"", each.subject) for each in moved.substates]
     if not has_room_for(kinship, moved.member, added):
         return FULL
-    linked, before = kinship.linked, groups_of(person)
+    linked, before, course = kinship.linked, groups_of(person), all_touches(person)
     if not kinship.take(moved.member, told, added):
         return None
     tell_links(lane, person.pid, linked, kinship.linked, offset)
     _change(lane, person, kinship)
+    _heed_touches(lane, person, course, offset)
     _heed(lane, person, before, offset)
     return None
 
@@ -110,21 +115,32 @@ def _apply_kin(lane: Lane, kin: Kin, offset: int) -> None:
     if person is None or person.erased_at_ms is not None:
         return  # forgotten since: what others decided is nothing of theirs
     kinship = person.kinship or Kinship()
-    if kinship.kin.get(kin.root, []) == kin.groups:
+    said = KinOf(kin.root, kin.groups, kin.touch_campaigns, kin.touches)
+    is_any = bool(kin.groups or kin.touches)
+    if kinship.kin.get(kin.root) == (said if is_any else None):
         return
-    before = groups_of(person)
-    if kin.groups:
-        kinship.kin[kin.root] = kin.groups
+    before, course = groups_of(person), all_touches(person)
+    if is_any:
+        kinship.kin[kin.root] = said
     else:
         del kinship.kin[kin.root]
     _change(lane, person, kinship)
+    _heed_touches(lane, person, course, offset)
     _heed(lane, person, before, offset)
 
 
 def _change(lane: Lane, person: Person, kinship: Kinship) -> None:
     person.kinship = kinship
-    person.rare = person.decided = None
+    person.rare = person.decided = kinship.course = None
     lane.changed[person.pid] = person
+
+
+def _heed_touches(lane: Lane, person: Person, before: Sequence[Touch], offset: int) -> None:
+    """What other pids of the person were touched by, and was not `before`, decides the campaigns of
+    its events."""
+    moved = move_by_course(person, before, lane.settings.rules.attribution_ms)
+    if moved is not None:
+        lane.reattribute(person.pid, moved, lane.settings.topics.moves, offset)
 
 
 def _heed(lane: Lane, person: Person, before: list[list[Consent]], offset: int) -> None:

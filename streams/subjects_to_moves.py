@@ -2,8 +2,9 @@
 
 At the barrier, once for all that happened in it: the lane of a pid that belongs to another tells
 that one's what is known under it, and under all that belong to it; the lane of the pid that stands
-for the person tells every other what was decided under the rest of them, because each gates its own
-events. Nobody is told the same twice in a row, so what is said ends when nothing changes.
+for the person tells every other what was decided under the rest of them, and what touched these,
+because each gates and attributes its own events. Nobody is told the same twice in a row, so what is
+said ends when nothing changes.
 """
 
 import secrets
@@ -16,8 +17,8 @@ from schemas.moves import Kin, Linked, Moved, Substate
 from schemas.partitioning import partition_of
 from schemas.persons import groups_for
 from schemas.requests import IDLE, MERGED, ErasureRequested, merged_erasure_id
-from schemas.subjects import Group
 from streams.outputs import Outputs
+from streams.rules.course import touches_for
 from streams.rules.kinship import Kinship
 from streams.rules.person import Person, person_to_subject
 
@@ -41,7 +42,7 @@ def tell_others(lane: Outputs, person: Person) -> None:
         if digest != kinship.sent:
             kinship.sent = digest
             _tell_moved(lane, kinship.moved_to, person.pid, substates)
-    _tell_decisions(lane, person, kinship)
+    _tell_kin(lane, person, kinship)
 
 
 def substates_of(person: Person, kinship: Kinship) -> list[Substate]:
@@ -93,20 +94,27 @@ def ask_to_erase(
         _send(lane, topic, ERASURE_REQUESTED.encode(request), pid)
 
 
-def _tell_decisions(lane: Outputs, person: Person, kinship: Kinship) -> None:
-    """Each member knows what was decided under the others; while the pid belongs to another itself,
-    that one tells them."""
+def _tell_kin(lane: Outputs, person: Person, kinship: Kinship) -> None:
+    """Each member knows what was decided under the others, and what touched these; while the pid
+    belongs to another itself, that one tells them."""
     pids = kinship.linked
     if not pids and not kinship.told:
         return
     decided = {pid: each for (_, pid), each in sorted(kinship.consents.items())}
     groups = groups_for(pids, decided | {person.pid: person.consents})
+    touches = touches_for(person, pids, lane.settings.rules.attribution_ms)
     for pid in sorted(pids | kinship.told.keys()):
-        said = groups.get(pid, [])
-        digest = _digest(msgspec.msgpack.encode(said)) if said else b""
+        said, (campaigns, packed) = groups.get(pid, []), touches.get(pid, ([], b""))
+        is_any = said or packed
+        digest = _digest(msgspec.msgpack.encode((said, campaigns, packed))) if is_any else b""
         if digest == kinship.told.get(pid, b""):
             continue
-        _tell_kin(lane, pid, person.pid, said)
+        kin = Kin(
+            pid, person.pid, said, lane.settings.generation, lane.p, lane.seq, lane.index,
+            campaigns, packed,
+        )  # fmt: skip
+        lane.index += 1
+        _send(lane, lane.settings.topics.moves, KIN.encode(kin), pid)
         person.rare = None
         if digest:
             kinship.told[pid] = digest
@@ -131,12 +139,6 @@ def _tell_moved(lane: Outputs, pid: bytes, member: bytes, substates: list[Substa
     moved = Moved(pid, member, substates, lane.settings.generation, lane.p, lane.seq, lane.index)
     lane.index += 1
     _send(lane, lane.settings.topics.moves, MOVED.encode(moved), pid)
-
-
-def _tell_kin(lane: Outputs, pid: bytes, root: bytes, groups: list[Group]) -> None:
-    kin = Kin(pid, root, groups, lane.settings.generation, lane.p, lane.seq, lane.index)
-    lane.index += 1
-    _send(lane, lane.settings.topics.moves, KIN.encode(kin), pid)
 
 
 def _send(lane: Outputs, topic: str, record: bytes, key: bytes) -> None:

@@ -34,6 +34,7 @@ from streams.rules.attribute import (
 )
 from streams.rules.capacity import FULL, has_room
 from streams.rules.cart import KINDS as CART_EVENTS
+from streams.rules.course import deciding
 from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
 from streams.rules.fold import (
@@ -111,8 +112,9 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
         changed = touch_with(person, event, named, rules.attribution_ms)
     else:
         attributed_by = BY_TOUCH
-        if person.touches is not None:
-            campaign_id = person.touches.campaign_at(moment_of(at_ms), rules.attribution_ms)
+        touches = person.touches if person.kinship is None else deciding(person)
+        if touches is not None:
+            campaign_id = touches.campaign_at(moment_of(at_ms), rules.attribution_ms)
     fold_times(person, at_ms)
     is_repeat_order = False
     properties = clear.properties

@@ -16,6 +16,7 @@ from schemas.consent import Basis, allows
 from schemas.events import CampaignOfEvent, CampaignSpan, Collected, VisitChange
 from schemas.subjects import NOT_BY_TOUCH, Consent, Purchase
 from schemas.touches import TOUCH, Touch
+from streams.rules.course import all_touches, deciding, differences
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.outcomes import Moved
 from streams.rules.person import Person, Visit
@@ -29,12 +30,14 @@ def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: in
 
     To be called before the event is folded into the person.
     """
-    touches = person.touches
-    if touches is None:
-        touches = person.touches = Touches()
     at_ms = moment_of(event.occurred_at_ms)
     touch = Touch(at_ms, event.event_id[:TIE_BYTES], event.received_at_ms, campaign_id)
+    course, touches = deciding(person), person.touches
+    if touches is None:
+        touches = person.touches = Touches()
     changed = touches.add(touch, window_ms)
+    if course is not None and course is not touches:
+        changed = course.add(touch, window_ms)
     person.size += TOUCH.size + MOST_BYTES_A_CHARACTER * len(campaign_id)
     if not person.events or (last_ms := moment_of(person.last_seen_ms)) < at_ms:
         return _NOTHING
@@ -86,28 +89,42 @@ def without_disallowed(
     person: Person, decisions: Sequence[Consent], basis: Basis, late_grant_ms: int, window_ms: int
 ) -> Moved | None:
     """Touches that `decisions` on analytics disallow decide nothing any more."""
-    touches = person.touches
-    if touches is None:
+    course, touches = deciding(person), person.touches
+    if touches is None or course is None:
         return None
     gone = [
         touch
         for touch in touches.all()
         if not allows(basis, decisions, touch.occurred_at_ms, touch.received_at_ms, late_grant_ms)
     ]
-    return move(person, touches.remove(gone, window_ms)) if gone else None
+    if not gone:
+        return None
+    changed = touches.remove(gone, window_ms)
+    if course is not touches:
+        changed = course.remove(gone, window_ms)
+    return move(person, changed)
+
+
+def move_by_course(person: Person, before: Sequence[Touch], window_ms: int) -> Moved | None:
+    """What belongs to another campaign because no longer those of `before` decide."""
+    if not person.events:
+        return None
+    first_ms, last_ms = moment_of(person.first_seen_ms), moment_of(person.last_seen_ms)
+    changed = differences(before, all_touches(person), window_ms)
+    return move(person, [e for e in changed if e.from_ms <= last_ms and first_ms < e.until_ms])
 
 
 def _move_visits(person: Person, stretch: Stretch) -> list[VisitChange]:
     """Those that began in `stretch` with an event whose campaign the last touch decides."""
     touches, visits = person.touches, person.visits
-    assert touches is not None
     changes: list[VisitChange] = []
     fixed: set[bytes] | None = None
     at = bisect_left(visits, stretch.from_ms, key=_start_of)
     while at < len(visits) and (started_ms := _start_of(visits[at])) < stretch.until_ms:
         visit, tie = visits[at], visits[at].first_id[:TIE_BYTES]
         at += 1
-        if visit.campaign_id != stretch.before or touches.has(started_ms, tie):
+        is_named = touches is not None and touches.has(started_ms, tie)
+        if is_named or visit.campaign_id != stretch.before:
             continue
         if fixed is None:
             fixed = {

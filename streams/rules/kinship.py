@@ -2,8 +2,9 @@
 
 Three things beside a pid's own facts, each from somebody else: the claims on it, from calls; what
 is known under the pids that belong to it, from their lanes; and what was decided under the others
-of its person, from the lane of the one that stands for all. Each is kept apart by who said it and
-replaced when they say it anew, so their order never matters (ADR 0018). Most people have none.
+of its person, and what touched these, from the lane of the one that stands for all. Each is kept
+apart by who said it and replaced when they say it anew, so their order never matters (ADR 0018).
+Most people have none.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ import msgspec
 
 from schemas.codec import SUBJECT
 from schemas.identity import Claim
-from schemas.subjects import Consent, Group, KinOf, Member, Subject
+from schemas.subjects import Consent, KinOf, Member, Subject
+from streams.rules.touches import Touches
 
 MOST_CLAIMS = 1_000
 """On one pid. Of more those are kept that would stand first: a kiosk is claimed by everybody."""
@@ -23,6 +25,9 @@ MOST_MEMBER_BYTES = 4 * 1_048_576
 _UNKNOWN = b"?"  # no digest of anything
 MEMBER_BYTES = 48  # beside what is known of it
 
+Packed = tuple[list[str], bytes]
+"""Touches as a record has them: campaigns, and what points into these."""
+
 
 class Kinship:
     """Of one pid. Whoever changes it says so of its person (`Person.rare`, the lane's `changed`).
@@ -30,19 +35,21 @@ class Kinship:
     `members` by (through, pid): one that has just moved from one member to another is told of by
     both for a moment. `told` are digests of what the lanes of members were last told (Kin), by pid.
     Below them is what lives within a transaction: `left` are pids that it belonged to before and
-    that are not told yet; `sent` is the digest of what the one it belongs to was told; `whole` is
-    kept as long as nothing changes.
+    that are not told yet; `sent` is the digest of what the one it belongs to was told; `whole`, and
+    `course`, all touches of the person, are kept as long as nothing changes.
     """
 
     __slots__ = (
         "claims",
         "consents",
+        "course",
         "kin",
         "left",
         "members",
         "moved_to",
         "sent",
         "told",
+        "touches",
         "whole",
     )
 
@@ -51,11 +58,13 @@ class Kinship:
         self.moved_to: bytes | None = None
         self.members: dict[tuple[bytes, bytes], Member] = {}
         self.consents: dict[tuple[bytes, bytes], list[Consent]] = {}  # of members who decided
+        self.touches: dict[tuple[bytes, bytes], Packed] = {}  # of members whom a campaign touched
         self.told: dict[bytes, bytes] = {}
-        self.kin: dict[bytes, list[Group]] = {}
+        self.kin: dict[bytes, KinOf] = {}
         self.left: set[bytes] = set()
         self.sent: bytes | None = None
         self.whole: Any = None  # the Person made of all (streams/rules/whole.py), or None
+        self.course: Touches | None = None
 
     @property
     def linked(self) -> set[bytes]:
@@ -65,10 +74,16 @@ class Kinship:
     @property
     def decisions(self) -> list[list[Consent]]:
         """Of the other pids of the person, those of each apart, equal ones once."""
-        told = [group.decisions for groups in self.kin.values() for group in groups]
+        told = [group.decisions for kin in self.kin.values() for group in kin.groups]
         groups = (*self.consents.values(), *told)
         found = {msgspec.msgpack.encode(group): group for group in groups}
         return [found[name] for name in sorted(found)]
+
+    @property
+    def touches_of_others(self) -> list[Packed]:
+        """Of the other pids of the person, however often they are told."""
+        told = [(each.touch_campaigns, each.touches) for each in self.kin.values() if each.touches]
+        return [*self.touches.values(), *told]
 
     def take(
         self, through: bytes, told: Mapping[bytes, Subject], records: Iterable[Member]
@@ -77,12 +92,16 @@ class Kinship:
         False if that was known."""
         members = {at: each for at, each in self.members.items() if each.through != through}
         consents = {at: each for at, each in self.consents.items() if at in members}
+        touches = {at: each for at, each in self.touches.items() if at in members}
         for record in records:
-            members[through, record.pid] = record
-            if decided := told[record.pid].consents:
-                consents[through, record.pid] = decided
+            at, subject = (through, record.pid), told[record.pid]
+            members[at] = record
+            if subject.consents:
+                consents[at] = subject.consents
+            if subject.touches:
+                touches[at] = subject.touch_campaigns, subject.touches
         is_new = members != self.members
-        self.members, self.consents = members, consents
+        self.members, self.consents, self.touches = members, consents, touches
         return is_new
 
     @property
@@ -99,7 +118,7 @@ class Kinship:
 
     def kin_written(self) -> list[KinOf]:
         """As a record has it."""
-        return [KinOf(root, groups) for root, groups in sorted(self.kin.items())]
+        return [each for _, each in sorted(self.kin.items())]
 
 
 def read_kinship(
@@ -111,11 +130,14 @@ def read_kinship(
     found.moved_to = moved_to
     for each in members:
         found.members[each.through, each.pid] = each
-        if consents := SUBJECT.decode(each.subject).consents:
-            found.consents[each.through, each.pid] = consents
+        subject = SUBJECT.decode(each.subject)
+        if subject.consents:
+            found.consents[each.through, each.pid] = subject.consents
+        if subject.touches:
+            found.touches[each.through, each.pid] = subject.touch_campaigns, subject.touches
         if each.told:
             found.told[each.pid] = each.told
-    found.kin = {each.root: list(each.groups) for each in kin}
+    found.kin = {each.root: each for each in kin}
     is_any = found.claims or found.members or found.kin
     return found if is_any else None
 

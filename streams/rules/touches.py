@@ -7,7 +7,7 @@ decides the same.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -87,12 +87,12 @@ class Touches:
         else:
             touches = self.all()
             touches.insert(bisect_left(touches, touch), touch)
-            self._set(touches)
+            self.replace(touches)
         touches = self.all()
         at = bisect_left(touches, touch)
         changed = stretches(*_around(touches, at), window_ms)
         if len(touches) > MOST_TOUCHES:
-            self._set(thinned(touches, window_ms, KEPT_TOUCHES))
+            self.replace(thinned(touches, window_ms, KEPT_TOUCHES))
         return changed
 
     def remove(self, gone: Collection[Touch], window_ms: int) -> list[Stretch]:
@@ -101,13 +101,15 @@ class Touches:
         changed: list[Stretch] = []
         for touch in gone:
             at = bisect_left(touches, touch)
+            if at == len(touches) or touches[at] != touch:
+                continue  # thinned out before
             before, _, after = _around(touches, at)
             changed += [
                 Stretch(each.from_ms, each.until_ms, each.after, each.before)
                 for each in stretches(before, touch, after, window_ms)
             ]
             del touches[at]
-        self._set(touches)
+        self.replace(touches)
         return changed
 
     def written(self) -> bytes:
@@ -125,7 +127,8 @@ class Touches:
             )
         )
 
-    def _set(self, touches: list[Touch]) -> None:
+    def replace(self, touches: Iterable[Touch]) -> None:
+        """They are `touches`, which stand in order."""
         self.campaigns, self.packed = [], bytearray()
         for touch in touches:
             self._append(touch)

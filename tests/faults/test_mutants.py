@@ -199,6 +199,22 @@ MUTANTS = [
         ("campaigns differ",),
     ),
     Mutant(
+        "what touched another pid decides nothing",
+        "streams/moves_to_subjects.py",
+        "    if moved is not None:\n",
+        "    if False:\n",
+        "lanes",
+        ("campaigns differ",),
+    ),
+    Mutant(
+        "nobody is told what touched others",
+        "streams/subjects_to_moves.py",
+        "    touches = touches_for(person, pids, lane.settings.rules.attribution_ms)\n",
+        "    touches = touches_for(person, (), lane.settings.rules.attribution_ms)\n",
+        "lanes",
+        ("does not know what touched others of the person", "campaigns differ"),
+    ),
+    Mutant(
         "a touch that is taken back goes on deciding",
         "streams/outputs.py",
         "        if moved is not None:\n",

@@ -3,7 +3,7 @@
 Shares no code with the product: a few lines over what a lane said, and over what is left of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import orjson
 
@@ -65,23 +65,35 @@ def _apply(
             by_touch.discard(at)
 
 
-def wrong_campaigns(said: Sequence[Said], without: set[bytes], window_ms: int) -> bool:
-    """True if an event that counts, of somebody not in `without`, is where it must not be."""
-    left = {at: event for at, event in left_of(said).items() if event.pid not in without}
-    found = campaigns_said(said)
+def wrong_campaigns(
+    said: Sequence[Sequence[Said]],
+    roots: Mapping[bytes, bytes],
+    without: set[bytes],
+    window_ms: int,
+) -> bool:
+    """True if an event that counts, of somebody not in `without`, is where it must not be.
+
+    `said` of each partition; `roots` tells whose person a pid is, of those that belong together.
+    """
+    left: list[tuple[Accepted, str]] = []
+    for of_one in said:
+        found = campaigns_said(of_one)
+        left += [
+            (event, found[at]) for at, event in left_of(of_one).items() if event.pid not in without
+        ]
     touches = [
-        (event.pid, event.occurred_at_ms, event.event_id, named)
-        for event in left.values()
+        (roots.get(event.pid, event.pid), event.occurred_at_ms, event.event_id, named)
+        for event, _ in left
         if (named := orjson.loads(event.clear).get("properties", {}).get("campaign_id"))
     ]
-    for at, event in left.items():
-        begin_ms = event.occurred_at_ms - window_ms
+    for event, campaign in left:
+        begin_ms, who = event.occurred_at_ms - window_ms, roots.get(event.pid, event.pid)
         theirs = [
             touch[1:]
             for touch in touches
-            if touch[0] == event.pid and begin_ms < touch[1] <= event.occurred_at_ms
+            if touch[0] == who and begin_ms < touch[1] <= event.occurred_at_ms
         ]
         own = [named for _, _, id_, named in touches if id_ == event.event_id]
-        if found[at] != (own[0] if own else max(theirs)[2] if theirs else "(none)"):
+        if campaign != (own[0] if own else max(theirs)[2] if theirs else "(none)"):
             return True
     return False

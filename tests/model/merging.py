@@ -16,6 +16,7 @@ from schemas.consent import Basis, allows
 from schemas.events import Collected
 from schemas.moves import Claimed, Linked
 from schemas.subjects import Consent, Subject
+from schemas.touches import unpack_touches
 from tests.stream_log import START_MS
 
 ERASABLE = 2
@@ -170,8 +171,12 @@ def _wrong_kin(
     others = [people[each].consents for each in roots if each != pid and roots[each] == root]
     wanted = {tuple(each) for each in others if each}
     heard = {tuple(group.decisions) for each in kin for group in each.groups}
-    is_wrong = heard != wanted or any(each.root != root for each in kin)
-    return {"does not know what others of the person decided"} if is_wrong else set()
+    if heard != wanted or any(each.root != root for each in kin):
+        return {"does not know what others of the person decided"}
+    theirs = [people[each] for each in roots if each != pid and roots[each] == root]
+    touched = {touch for of in theirs for touch in unpack_touches(of.touch_campaigns, of.touches)}
+    told = {touch for of in kin for touch in unpack_touches(of.touch_campaigns, of.touches)}
+    return {"does not know what touched others of the person"} if told != touched else set()
 
 
 def refused_by_kin(

@@ -48,6 +48,7 @@ def broken_promises(
 ) -> set[str]:
     """Names of the promises that the logs break; `basis` is that of analytics."""
     found: set[str] = set()
+    said_of: list[list[Said]] = []
     accepted: list[Accepted] = []
     left: list[Accepted] = []
     rejected: list[Rejected] = []
@@ -56,7 +57,7 @@ def broken_promises(
     parked: dict[bytes, Parked] = {}
     withheld: Counter[str] = Counter()
     for p in range(kafka.partitions):
-        said = [_decode(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
+        said = [decode_said(value) for _, value in _committed(kafka, TOPICS.accepted, p)]
         of_lane = [each for each in said if isinstance(each, Accepted)]
         set_aside = [REJECTED.decode(value) for _, value in _committed(kafka, TOPICS.rejected, p)]
         subjects = _committed(kafka, TOPICS.subjects, p)
@@ -70,8 +71,7 @@ def broken_promises(
                 found.add("coordinates do not rise")
             if not {seq for seq, _ in places} <= set(seqs):
                 found.add("outputs without their cursor")
-        if not arrivals.was_cut and wrong_campaigns(said, arrivals.erasable, WINDOW_MS):
-            found.add("campaigns differ")
+        said_of.append(said)
         if _told_of_erased(said):
             found.add("told of an erased person")
         newest = {k[7:]: v for k, v in subjects if k.startswith(PARKED_PREFIX)}
@@ -87,6 +87,10 @@ def broken_promises(
     if _is_in_pieces(kafka):
         found.add("transaction in pieces")
     if not arrivals.was_cut:
+        stubs = {pid for pid, each in people.items() if each.erased_at_ms is not None}
+        roots = persons([claim for _, claim in arrivals.claims], stubs)
+        if wrong_campaigns(said_of, roots, stubs, WINDOW_MS):
+            found.add("campaigns differ")
         found |= wrong_merges([claim for _, claim in arrivals.claims], people, linked)
     return (
         found
@@ -97,7 +101,8 @@ def broken_promises(
     )
 
 
-def _decode(value: bytes) -> Said:
+def decode_said(value: bytes) -> Said:
+    """A record of `events.accepted`."""
     header = value[:HEADER_BYTES]
     if header == RETRACTED.header:
         return RETRACTED.decode(value)

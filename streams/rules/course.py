@@ -1,0 +1,95 @@
+"""Which campaigns touched a person, under whichever of their pids?
+
+The lane of a pid knows the touches of its own events, and is told those of the others as it is told
+their decisions (ADR 0018). All of them together decide, in one order: so the lanes of a person's
+pids attribute alike, each its own events (ADR 0021).
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from heapq import merge
+from itertools import pairwise
+
+from schemas.events import NO_CAMPAIGN
+from schemas.touches import Touch, packed_touches, unpack_touches
+from streams.rules.kinship import Packed
+from streams.rules.person import Person
+from streams.rules.touches import KEPT_TOUCHES, MOST_TOUCHES, Stretch, Touches, thinned
+
+_NO_TOUCHES: list[Touch] = []
+
+
+def deciding(person: Person) -> Touches | None:
+    """The touches that decide for events of the pid; None where there are none.
+
+    Those of the pid itself, as long as none of another is known. Whoever changes the pid's own
+    changes these too.
+    """
+    kinship = person.kinship
+    if kinship is None:
+        return person.touches
+    if kinship.course is None:
+        others = kinship.touches_of_others
+        if not others:
+            return person.touches
+        kinship.course = course = Touches()
+        own = _NO_TOUCHES if person.touches is None else person.touches.all()
+        course.replace(sorted({*own, *(each for packed in others for each in _read(packed))}))
+    return kinship.course
+
+
+def all_touches(person: Person) -> list[Touch]:
+    """Those that decide, in order."""
+    touches = deciding(person)
+    return _NO_TOUCHES if touches is None else touches.all()
+
+
+def touches_for(person: Person, pids: Collection[bytes], window_ms: int) -> dict[bytes, Packed]:
+    """What the lane of each of `pids` must know of the touches of the person's others.
+
+    Of more than MOST_TOUCHES those that decide for events still to come.
+    """
+    kinship = person.kinship
+    assert kinship is not None
+    of_pid = {pid: _read(packed) for (_, pid), packed in sorted(kinship.touches.items())}
+    if person.touches is not None:
+        of_pid[person.pid] = person.touches.all()
+    whole = list(merge(*of_pid.values()))
+    if len(whole) > MOST_TOUCHES:
+        whole = thinned(whole, window_ms, KEPT_TOUCHES)
+    if not whole:
+        return {}
+    found = {}
+    for pid in pids:
+        own = set(of_pid.get(pid, ()))
+        found[pid] = packed_touches(each for each in whole if each not in own)
+    return found
+
+
+def differences(before: Sequence[Touch], after: Sequence[Touch], window_ms: int) -> list[Stretch]:
+    """The moments whose campaign is another by the touches of `after`; apart, in order."""
+    if before == after:
+        return []
+    was, now = dict(_course(before, window_ms)), dict(_course(after, window_ms))
+    found: list[Stretch] = []
+    by_one = by_other = NO_CAMPAIGN
+    for from_ms, until_ms in pairwise(sorted(was.keys() | now.keys())):
+        by_one, by_other = was.get(from_ms, by_one), now.get(from_ms, by_other)
+        if by_one != by_other:
+            found.append(Stretch(from_ms, until_ms, by_one, by_other))
+    return found
+
+
+def _course(touches: Iterable[Touch], window_ms: int) -> Iterator[tuple[int, str]]:
+    """(from when, campaign), in order; of two of one time the later holds."""
+    ends_ms: int | None = None
+    for touch in touches:
+        if ends_ms is not None and ends_ms <= touch.occurred_at_ms:
+            yield ends_ms, NO_CAMPAIGN
+        yield touch.occurred_at_ms, touch.campaign_id
+        ends_ms = touch.occurred_at_ms + window_ms
+    if ends_ms is not None:
+        yield ends_ms, NO_CAMPAIGN
+
+
+def _read(packed: Packed) -> list[Touch]:
+    return list(unpack_touches(*packed))
