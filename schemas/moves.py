@@ -8,7 +8,7 @@ they may be said twice, and nothing is ever added up (ADR 0018).
 
 import msgspec
 
-from schemas.subjects import Group
+from schemas.subjects import Group, Purchase
 
 
 class Claimed(msgspec.Struct, frozen=True, gc=False):
@@ -44,8 +44,8 @@ class Moved(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kin(msgspec.Struct, frozen=True, gc=False):
-    """What was decided under the other pids of the person that `root` stands for, and which
-    campaigns touched these; see kin.avsc."""
+    """What was decided under the other pids of the person that `root` stands for, which campaigns
+    touched these, and what they ordered that was refunded under this one; see kin.avsc."""
 
     pid: bytes
     root: bytes
@@ -56,6 +56,7 @@ class Kin(msgspec.Struct, frozen=True, gc=False):
     index: int
     touch_campaigns: list[str] = []
     touches: bytes = b""
+    orders: list[Purchase] = []
 
 
 class Linked(msgspec.Struct, frozen=True, gc=False):

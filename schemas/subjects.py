@@ -94,12 +94,13 @@ class Group(msgspec.Struct, frozen=True, gc=False):
 
 
 class KinOf(msgspec.Struct, frozen=True, gc=False):
-    """What the lane of `root` told of the other pids' decisions and touches."""
+    """What the lane of `root` told of the other pids' decisions, touches and refunded orders."""
 
     root: bytes
     groups: list[Group]
     touch_campaigns: list[str] = []
     touches: bytes = b""
+    orders: list[Purchase] = []
 
 
 class Member(msgspec.Struct, frozen=True, gc=False):

@@ -115,8 +115,8 @@ def _apply_kin(lane: Lane, kin: Kin, offset: int) -> None:
     if person is None or person.erased_at_ms is not None:
         return  # forgotten since: what others decided is nothing of theirs
     kinship = person.kinship or Kinship()
-    said = KinOf(kin.root, kin.groups, kin.touch_campaigns, kin.touches)
-    is_any = bool(kin.groups or kin.touches)
+    said = KinOf(kin.root, kin.groups, kin.touch_campaigns, kin.touches, kin.orders)
+    is_any = bool(kin.groups or kin.touches or kin.orders)
     if kinship.kin.get(kin.root) == (said if is_any else None):
         return
     before, course = groups_of(person), all_touches(person)

@@ -18,7 +18,7 @@ from schemas.partitioning import partition_of
 from schemas.persons import groups_for
 from schemas.requests import IDLE, MERGED, ErasureRequested, merged_erasure_id
 from streams.outputs import Outputs
-from streams.rules.course import touches_for
+from streams.rules.course import orders_for, touches_for
 from streams.rules.kinship import Kinship
 from streams.rules.person import Person, person_to_subject
 
@@ -103,15 +103,17 @@ def _tell_kin(lane: Outputs, person: Person, kinship: Kinship) -> None:
     decided = {pid: each for (_, pid), each in sorted(kinship.consents.items())}
     groups = groups_for(pids, decided | {person.pid: person.consents})
     touches = touches_for(person, pids, lane.settings.rules.attribution_ms)
+    orders = orders_for(person, pids)
     for pid in sorted(pids | kinship.told.keys()):
         said, (campaigns, packed) = groups.get(pid, []), touches.get(pid, ([], b""))
-        is_any = said or packed
-        digest = _digest(msgspec.msgpack.encode((said, campaigns, packed))) if is_any else b""
+        of_refunds = orders.get(pid, [])
+        about = (said, campaigns, packed, of_refunds)
+        digest = _digest(msgspec.msgpack.encode(about)) if any(about) else b""
         if digest == kinship.told.get(pid, b""):
             continue
         kin = Kin(
             pid, person.pid, said, lane.settings.generation, lane.p, lane.seq, lane.index,
-            campaigns, packed,
+            campaigns, packed, of_refunds,
         )  # fmt: skip
         lane.index += 1
         _send(lane, lane.settings.topics.moves, KIN.encode(kin), pid)

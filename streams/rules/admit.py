@@ -26,15 +26,17 @@ from schemas.events import (
 )
 from schemas.subjects import NOT_BY_TOUCH, Purchase
 from streams.rules.attribute import (
+    campaign_of_order,
     moment_of,
     move,
     order_of,
     touch_with,
     with_refunds_of,
+    with_refunds_of_others,
 )
 from streams.rules.capacity import FULL, has_room
 from streams.rules.cart import KINDS as CART_EVENTS
-from streams.rules.course import deciding
+from streams.rules.course import deciding, order_of_others
 from streams.rules.deduplicate import Recognises
 from streams.rules.enrich import campaign_of, name_of_a_thing, visit_with
 from streams.rules.fold import (
@@ -122,8 +124,12 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     if name in _WITH_MONEY:
         key = order_key(properties.order_id) if properties is not None else None
         order = order_of(person, key) if key is not None else None
-        if name == "Order Refunded" and order is not None:
-            campaign_id, attributed_by = order.campaign, BY_ORDER
+        if name == "Order Refunded" and key is not None:
+            if order is not None:
+                campaign_id, attributed_by = order.campaign, BY_ORDER
+            elif (of_others := order_of_others(person, key)) is not None:
+                campaign_id = campaign_of_order(person, of_others, rules.attribution_ms)
+                attributed_by = BY_ORDER
         touched_at_ms = moment_of(at_ms) if attributed_by == BY_TOUCH else NOT_BY_TOUCH
         if name == "Order Refunded":
             fold_refund(person, event, key, money, campaign_id, touched_at_ms)
@@ -139,6 +145,8 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
         else visit_with(person, at_ms, event.event_id, campaign_id, rules.visit_gap_ms)
     )
     moved = move(person, changed) if changed else None
+    if changed and person.kinship is not None:
+        moved = with_refunds_of_others(person, moved, rules.attribution_ms)
     if new_order is not None:
         moved = with_refunds_of(person, new_order, moved)
     activity_name = name or _VIEWS.get(event.type)

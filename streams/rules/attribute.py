@@ -16,7 +16,13 @@ from schemas.consent import Basis, allows
 from schemas.events import CampaignOfEvent, CampaignSpan, Collected, VisitChange
 from schemas.subjects import NOT_BY_TOUCH, Consent, Purchase
 from schemas.touches import TOUCH, Touch
-from streams.rules.course import all_touches, deciding, differences
+from streams.rules.course import (
+    all_touches,
+    campaign_at,
+    deciding,
+    differences,
+    order_of_others,
+)
 from streams.rules.enrich import MOST_BYTES_A_CHARACTER
 from streams.rules.outcomes import Moved
 from streams.rules.person import Person, Visit
@@ -77,6 +83,38 @@ def with_refunds_of(person: Person, order: Purchase, moved: Moved | None) -> Mov
     """`moved`, and the refunds that came before their order belong to its campaign."""
     refunds: dict[bytes, str] = {}
     visit_changes = _give_refunds(person, order.key, order.campaign, refunds)
+    return _with_refunds(moved, refunds, visit_changes)
+
+
+def with_refunds_of_others(person: Person, moved: Moved | None, window_ms: int) -> Moved | None:
+    """`moved`, and refunds of orders under other pids of the person belong to their campaigns.
+
+    Where the order is under the pid itself, too, that one counts.
+    """
+    if person.kinship is None:
+        return moved
+    refunds: dict[bytes, str] = {}
+    visit_changes: list[VisitChange] = []
+    ordered = {each.key for each in person.purchases if not each.is_refund}
+    for each in [each for each in person.purchases if each.is_refund and each.key not in ordered]:
+        order = order_of_others(person, each.key)
+        if order is not None:
+            campaign_id = campaign_of_order(person, order, window_ms)
+            if (each.campaign, each.touched_at_ms) != (campaign_id, NOT_BY_TOUCH):
+                visit_changes += _give_refunds(person, each.key, campaign_id, refunds)
+    return _with_refunds(moved, refunds, visit_changes)
+
+
+def campaign_of_order(person: Person, order: Purchase, window_ms: int) -> str:
+    """To which campaign an order under any pid of the person belongs."""
+    if order.touched_at_ms == NOT_BY_TOUCH:
+        return order.campaign
+    return campaign_at(person, order.touched_at_ms, window_ms)
+
+
+def _with_refunds(
+    moved: Moved | None, refunds: dict[bytes, str], visit_changes: list[VisitChange]
+) -> Moved | None:
     if not refunds:
         return moved
     events = [CampaignOfEvent(*each) for each in refunds.items()]
@@ -102,7 +140,7 @@ def without_disallowed(
     changed = touches.remove(gone, window_ms)
     if course is not touches:
         changed = course.remove(gone, window_ms)
-    return move(person, changed)
+    return with_refunds_of_others(person, move(person, changed), window_ms)
 
 
 def move_by_course(person: Person, before: Sequence[Touch], window_ms: int) -> Moved | None:
@@ -111,7 +149,8 @@ def move_by_course(person: Person, before: Sequence[Touch], window_ms: int) -> M
         return None
     first_ms, last_ms = moment_of(person.first_seen_ms), moment_of(person.last_seen_ms)
     changed = differences(before, all_touches(person), window_ms)
-    return move(person, [e for e in changed if e.from_ms <= last_ms and first_ms < e.until_ms])
+    changed = [e for e in changed if e.from_ms <= last_ms and first_ms < e.until_ms]
+    return with_refunds_of_others(person, move(person, changed), window_ms)
 
 
 def _move_visits(person: Person, stretch: Stretch) -> list[VisitChange]:

@@ -2,14 +2,18 @@
 
 The lane of a pid knows the touches of its own events, and is told those of the others as it is told
 their decisions (ADR 0018). All of them together decide, in one order: so the lanes of a person's
-pids attribute alike, each its own events (ADR 0021).
+pids attribute alike, each its own events (ADR 0021). Orders of others are told where refunds of
+them came under the pid.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
-from itertools import pairwise
+from itertools import chain, pairwise
+
+import msgspec
 
 from schemas.events import NO_CAMPAIGN
+from schemas.subjects import NOT_BY_TOUCH, Purchase
 from schemas.touches import Touch, packed_touches, unpack_touches
 from streams.rules.kinship import Packed
 from streams.rules.person import Person
@@ -63,6 +67,51 @@ def touches_for(person: Person, pids: Collection[bytes], window_ms: int) -> dict
         own = set(of_pid.get(pid, ()))
         found[pid] = packed_touches(each for each in whole if each not in own)
     return found
+
+
+def campaign_at(person: Person, at_ms: int, window_ms: int) -> str:
+    """The campaign of what happened at `at_ms`, under any of the pids, and names none."""
+    touches = deciding(person)
+    return NO_CAMPAIGN if touches is None else touches.campaign_at(at_ms, window_ms)
+
+
+def order_of_others(person: Person, key: bytes) -> Purchase | None:
+    """As it was first told under another pid of the person."""
+    kinship = person.kinship
+    if kinship is None:
+        return None
+    told = (each for kin in kinship.kin.values() for each in kin.orders)
+    known = chain(told, *kinship.purchases.values())
+    return min((e for e in known if e.key == key and not e.is_refund), key=_stamp, default=None)
+
+
+def orders_for(person: Person, pids: Collection[bytes]) -> dict[bytes, list[Purchase]]:
+    """For the lane of each of `pids` the orders under others of which it knows refunds only."""
+    kinship = person.kinship
+    assert kinship is not None
+    of_pid = {pid: bought for (_, pid), bought in sorted(kinship.purchases.items())}
+    of_pid[person.pid] = person.purchases
+    everything = sorted(chain(*of_pid.values()), key=_stamp, reverse=True)
+    if not any(each.is_refund for each in everything):
+        return {}
+    first = {each.key: each for each in everything if not each.is_refund}
+    found = {}
+    for pid in pids:
+        own = of_pid.get(pid, ())
+        ordered = {each.key for each in own if not each.is_refund}
+        wanted = sorted({each.key for each in own if each.is_refund} - ordered)
+        found[pid] = [_without_amount(first[key]) for key in wanted if key in first]
+    return found
+
+
+def _stamp(order: Purchase) -> tuple[int, bytes]:
+    return order.occurred_at_ms, order.tie
+
+
+def _without_amount(order: Purchase) -> Purchase:
+    # Nor its campaign, if touches decide it: whoever is told knows them, and is not told anew.
+    campaign = order.campaign if order.touched_at_ms == NOT_BY_TOUCH else ""
+    return msgspec.structs.replace(order, amount_micro=0, currency="", campaign=campaign)
 
 
 def differences(before: Sequence[Touch], after: Sequence[Touch], window_ms: int) -> list[Stretch]:

@@ -14,7 +14,7 @@ import msgspec
 
 from schemas.codec import SUBJECT
 from schemas.identity import Claim
-from schemas.subjects import Consent, KinOf, Member, Subject
+from schemas.subjects import Consent, KinOf, Member, Purchase, Subject
 from streams.rules.touches import Touches
 
 MOST_CLAIMS = 1_000
@@ -47,6 +47,7 @@ class Kinship:
         "left",
         "members",
         "moved_to",
+        "purchases",
         "sent",
         "told",
         "touches",
@@ -59,6 +60,7 @@ class Kinship:
         self.members: dict[tuple[bytes, bytes], Member] = {}
         self.consents: dict[tuple[bytes, bytes], list[Consent]] = {}  # of members who decided
         self.touches: dict[tuple[bytes, bytes], Packed] = {}  # of members whom a campaign touched
+        self.purchases: dict[tuple[bytes, bytes], list[Purchase]] = {}  # of members who bought
         self.told: dict[bytes, bytes] = {}
         self.kin: dict[bytes, KinOf] = {}
         self.left: set[bytes] = set()
@@ -93,6 +95,7 @@ class Kinship:
         members = {at: each for at, each in self.members.items() if each.through != through}
         consents = {at: each for at, each in self.consents.items() if at in members}
         touches = {at: each for at, each in self.touches.items() if at in members}
+        purchases = {at: each for at, each in self.purchases.items() if at in members}
         for record in records:
             at, subject = (through, record.pid), told[record.pid]
             members[at] = record
@@ -100,8 +103,11 @@ class Kinship:
                 consents[at] = subject.consents
             if subject.touches:
                 touches[at] = subject.touch_campaigns, subject.touches
+            if subject.purchases:
+                purchases[at] = subject.purchases
         is_new = members != self.members
-        self.members, self.consents, self.touches = members, consents, touches
+        self.members, self.consents = members, consents
+        self.touches, self.purchases = touches, purchases
         return is_new
 
     @property
@@ -135,6 +141,8 @@ def read_kinship(
             found.consents[each.through, each.pid] = subject.consents
         if subject.touches:
             found.touches[each.through, each.pid] = subject.touch_campaigns, subject.touches
+        if subject.purchases:
+            found.purchases[each.through, each.pid] = subject.purchases
         if each.told:
             found.told[each.pid] = each.told
     found.kin = {each.root: each for each in kin}
