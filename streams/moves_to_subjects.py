@@ -15,16 +15,16 @@ from schemas.consent import decisions_on
 from schemas.identity import standing, weightiest, with_claim
 from schemas.moves import Claimed, Kin, Moved
 from schemas.subjects import Consent, KinOf, Member
-from schemas.touches import Touch
 from streams.lane import Lane
 from streams.rules.attribute import move_by_course
 from streams.rules.capacity import FULL
 from streams.rules.claiming import TAKEN, check_claim, newly_taken
-from streams.rules.course import all_touches
+from streams.rules.course import deciding
 from streams.rules.gate import ANALYTICS, groups_of, may_take_back
 from streams.rules.kinship import MOST_CLAIMS, Kinship, has_room_for
 from streams.rules.outcomes import ERASED, Refused
 from streams.rules.person import Person
+from streams.rules.touches import Touches
 from streams.subjects_to_moves import ask_to_erase, tell_links
 
 _CODECS = {header: codec for codec in (CLAIMED, MOVED, KIN) for header in codec.headers}
@@ -100,12 +100,15 @@ def _apply_moved(lane: Lane, moved: Moved, offset: int) -> Refused | None:
     added = [Member(each.pid, moved.member, b"", each.subject) for each in moved.substates]
     if not has_room_for(kinship, moved.member, added):
         return FULL
-    linked, before, course = kinship.linked, groups_of(person), all_touches(person)
+    linked, before = kinship.linked, groups_of(person)
+    deeds, course = kinship.deeds, deciding(person)
     if not kinship.take(moved.member, told, added):
         return None
     tell_links(lane, person.pid, linked, kinship.linked, offset)
     _change(lane, person, kinship)
-    _heed_touches(lane, person, course, offset)
+    if kinship.deeds != deeds:
+        kinship.course = None
+        _heed_deeds(lane, person, course, offset)
     _heed(lane, person, before, offset)
     return None
 
@@ -119,25 +122,27 @@ def _apply_kin(lane: Lane, kin: Kin, offset: int) -> None:
     is_any = bool(kin.groups or kin.touches or kin.orders)
     if kinship.kin.get(kin.root) == (said if is_any else None):
         return
-    before, course = groups_of(person), all_touches(person)
+    before, deeds, course = groups_of(person), kinship.deeds, deciding(person)
     if is_any:
         kinship.kin[kin.root] = said
     else:
         del kinship.kin[kin.root]
     _change(lane, person, kinship)
-    _heed_touches(lane, person, course, offset)
+    if kinship.deeds != deeds:
+        kinship.course = None
+        _heed_deeds(lane, person, course, offset)
     _heed(lane, person, before, offset)
 
 
 def _change(lane: Lane, person: Person, kinship: Kinship) -> None:
     person.kinship = kinship
-    person.rare = person.decided = kinship.course = None
+    person.rare = person.decided = None
     lane.changed[person.pid] = person
 
 
-def _heed_touches(lane: Lane, person: Person, before: Sequence[Touch], offset: int) -> None:
-    """What other pids of the person were touched by, and was not `before`, decides the campaigns of
-    its events."""
+def _heed_deeds(lane: Lane, person: Person, before: Touches | None, offset: int) -> None:
+    """What touched other pids of the person, and not only what did `before`, decides the campaigns
+    of its events; so do orders of others those of its refunds."""
     moved = move_by_course(person, before, lane.settings.rules.attribution_ms)
     if moved is not None:
         lane.reattribute(person.pid, moved, lane.settings.topics.moves, offset)

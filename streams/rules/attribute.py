@@ -17,7 +17,6 @@ from schemas.events import CampaignOfEvent, CampaignSpan, Collected, VisitChange
 from schemas.subjects import NOT_BY_TOUCH, Consent, Purchase
 from schemas.touches import TOUCH, Touch
 from streams.rules.course import (
-    all_touches,
     campaign_at,
     deciding,
     differences,
@@ -48,6 +47,10 @@ def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: in
     if not person.events or (last_ms := moment_of(person.last_seen_ms)) < at_ms:
         return _NOTHING
     return [each for each in changed if each.from_ms <= last_ms]
+
+
+def _all(touches: Touches | None) -> list[Touch]:
+    return [] if touches is None else touches.all()
 
 
 def moment_of(occurred_at_ms: int) -> int:
@@ -143,12 +146,12 @@ def without_disallowed(
     return with_refunds_of_others(person, move(person, changed), window_ms)
 
 
-def move_by_course(person: Person, before: Sequence[Touch], window_ms: int) -> Moved | None:
-    """What belongs to another campaign because no longer those of `before` decide."""
+def move_by_course(person: Person, before: Touches | None, window_ms: int) -> Moved | None:
+    """What belongs to another campaign because no longer the touches of `before` decide."""
     if not person.events:
         return None
     first_ms, last_ms = moment_of(person.first_seen_ms), moment_of(person.last_seen_ms)
-    changed = differences(before, all_touches(person), window_ms)
+    changed = differences(_all(before), _all(deciding(person)), window_ms)
     changed = [e for e in changed if e.from_ms <= last_ms and first_ms < e.until_ms]
     return with_refunds_of_others(person, move(person, changed), window_ms)
 

@@ -41,12 +41,6 @@ def deciding(person: Person) -> Touches | None:
     return kinship.course
 
 
-def all_touches(person: Person) -> list[Touch]:
-    """Those that decide, in order."""
-    touches = deciding(person)
-    return _NO_TOUCHES if touches is None else touches.all()
-
-
 def touches_for(person: Person, pids: Collection[bytes], window_ms: int) -> dict[bytes, Packed]:
     """What the lane of each of `pids` must know of the touches of the person's others.
 

@@ -87,6 +87,12 @@ class Kinship:
         told = [(each.touch_campaigns, each.touches) for each in self.kin.values() if each.touches]
         return [*self.touches.values(), *told]
 
+    @property
+    def deeds(self) -> tuple[Any, ...]:
+        """All by which others of the person decide to which campaigns the pid's events belong."""
+        orders = [each.orders for each in self.kin.values()]
+        return self.touches_of_others, list(self.purchases.values()), orders
+
     def take(
         self, through: bytes, told: Mapping[bytes, Subject], records: Iterable[Member]
     ) -> bool:
