@@ -3,11 +3,12 @@
     python -m bench.throughput [--events 200000] [--rounds 3] [--peer-events 20000]
     python -m bench.throughput --before CHECKOUT    this checkout and an older one, in turns
     python -m bench.throughput --segments 20        with so many segments and without, in turns
+    python -m bench.throughput --segments 20 --journey    and with the cart journey besides
 
 Each round fills fresh topics, then runs one Headwater worker with both sinks beside it until
 everything is in ClickHouse and Redis, then the other engine on the same job in the same round:
-stock Faust, Headwater as it was, or Headwater without segments. Compare the two of one run, never
-numbers of different days.
+stock Faust, Headwater as it was, or Headwater without segments and journey. Compare the two of
+one run, never numbers of different days.
 Processor time is the worker process's, user and system, from the first batch on. A row for each
 engine goes to bench/results.csv.
 """
@@ -36,9 +37,12 @@ from runtime.clock import now_ms
 from runtime.embedded import EmbeddedStack, Wanted
 from runtime.segment_log import apply_segments
 from runtime.settings import ClickHouse, Kafka, Redis, Settings
+from runtime.settings_journeys import Journey
 
 WITHIN_S = 300.0
 HOUR_MS = 3_600_000
+CARTS = Journey(id="abandoned_cart", topic="cart_reminders")
+"""The journey that is shipped, as the demo has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +61,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--before", type=Path, help="a checkout to compare with, not stock Faust")
     parser.add_argument("--segments", type=int, default=0, help="so many, compared with none")
+    parser.add_argument("--journey", action="store_true", help="the cart journey, against none")
     parser.add_argument("--no-record", action="store_true", help="write no row to results.csv")
     chosen = parser.parse_args()
     other = "before" if chosen.before else "stock Faust"
-    if chosen.segments:
-        other = "without segments"
+    is_about_rules = bool(chosen.segments or chosen.journey)
+    if is_about_rules:
+        other = "without"
     ours: list[Round] = []
     theirs: list[Round] = []
     with (
@@ -72,13 +78,15 @@ def main() -> None:
             work = Path(folder) / str(number)
             work.mkdir()
             settings = _settings(stack, work, f"bench{number}")
+            if chosen.journey:
+                settings = settings.model_copy(update={"journeys": (CARTS,)})
             # Windows look back from now: what lies years behind would cost them nothing.
-            began_ms = now_ms() - HOUR_MS if chosen.segments else BEGAN_MS
+            began_ms = now_ms() - HOUR_MS if is_about_rules else BEGAN_MS
             job = {"seed": number, "began_ms": began_ms}
             ours.append(
                 _headwater(settings, work, HERE, chosen.events, **job, segments=chosen.segments)
             )
-            if chosen.segments:
+            if is_about_rules:
                 again = work / "without"
                 again.mkdir()
                 settings = _settings(stack, again, f"without{number}")
@@ -100,9 +108,12 @@ def main() -> None:
         broker = stack.broker_kind
     if not chosen.no_record:
         name = f"throughput headwater, both sinks, {broker}"
-        if chosen.segments:
-            _record(f"{name}, {chosen.segments} segments", ours, HERE)
-            _record(f"{name}, no segments, same run", theirs, HERE)
+        if is_about_rules:
+            asked = f"{chosen.segments} segments" if chosen.segments else "no segments"
+            journey = " and the cart journey" if chosen.journey else ""
+            _record(f"{name}, {asked}{journey}", ours, HERE)
+            no_journey = ", no journey" if chosen.journey else ""
+            _record(f"{name}, no segments{no_journey}, same run", theirs, HERE)
             return
         _record(name, ours, HERE)
         if chosen.before:

@@ -7,7 +7,7 @@ once, and looked up after that: a lane adds an entry with every event.
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from schemas.varints import SHORT, read_size, write_text
@@ -91,6 +91,32 @@ def unpack(packed: bytes) -> Iterator[Entry]:
         if about is None:
             about = _read_about(written)
         yield Entry(at_ms, tie, *about, flags)
+
+
+def times_by_name(packed: bytes, wanted: Mapping[bytes, str]) -> dict[str, list[int]]:
+    """When the events of some names happened, in order, as far as personalisation was allowed.
+    `wanted` are the names, by what Avro writes of each."""
+    found: dict[str, list[int]] = {}
+    at, end = 0, len(packed)
+    while at < end:
+        at_ms, _, flags, size = _unpack_head(packed, at)
+        at += HEAD_BYTES
+        length = packed[at]
+        if length & 129:  # of 64 bytes and more
+            length, after = read_size(packed, at)
+            written = packed[at : after + length]
+        else:
+            written = packed[at : at + 1 + (length >> 1)]
+        at += size
+        name = wanted.get(written)
+        if name is not None and flags & MAY_PROFILE:
+            if name in found:
+                found[name].append(at_ms)
+            else:
+                found[name] = [at_ms]
+    for times in found.values():
+        times.sort()
+    return found
 
 
 def count_entries(packed: bytes) -> int:

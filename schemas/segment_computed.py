@@ -59,7 +59,7 @@ def computed_rule(leaf: Condition, names: Collection[str], measures: Measures) -
             return 12, _favourite(values, names, measures.history_days * DAY_MS)
         return 2, _circumstance(name, values)
     if name in AMOUNTS:
-        return 3, _amount(name, leaf["currency"], *bounds_of(leaf, factor=MICRO))
+        return 3, _average(leaf["currency"], *bounds_of(leaf, factor=MICRO))
     low, high = bounds_of(leaf)
     if name in SCORES:
         return 3, _score(name, leaf.get("currency", ""), low, high, measures)
@@ -70,7 +70,7 @@ def computed_rule(leaf: Condition, names: Collection[str], measures: Measures) -
         return 6, _lately(_TIMES_OF[name], low, high, length_ms)
     if name in COUNTS:
         return 1, _count(name, low, high)
-    return 3, _age(_SINCE[name], low, high)
+    return 3, _age(SINCE[name], low, high)
 
 
 def _is_in_window(leaf: Condition) -> bool:
@@ -104,25 +104,26 @@ def _age(since: Callable[[Facts], int | None], low: int, high: int) -> Rule:
     return age
 
 
-def _amount(name: str, currency: str, low: int, high: int) -> Rule:
-    """No comparison is true of an average without an order, nor of a currency never used."""
+def amount_of(name: str, currency: str) -> Callable[[Facts], int | None]:
+    """What was `spent` or `refunded`; None of a currency that was never used."""
+    if name == "spent":
+        return lambda facts: facts.spent.get(currency)
+    return lambda facts: facts.refunded.get(currency)
 
-    def amount(look: Look) -> Answer:
+
+def _average(currency: str, low: int, high: int) -> Rule:
+    """No comparison is true of an average without an order."""
+
+    def average(look: Look) -> Answer:
         facts = look.facts
-        if name == "spent":
-            found = facts.spent.get(currency)
-        elif name == "refunded":
-            found = facts.refunded.get(currency)
-        else:
-            orders = [each for each in facts.purchases if not each.is_refund]
-            paid = paid_by_currency(facts.orders, facts.spent, orders)
-            if paid is None or currency not in paid:
-                return False, NEVER
-            total, count = paid[currency]
-            return low * count <= total <= high * count, NEVER
-        return found is not None and low <= found <= high, NEVER
+        orders = [each for each in facts.purchases if not each.is_refund]
+        paid = paid_by_currency(facts.orders, facts.spent, orders)
+        if paid is None or currency not in paid:
+            return False, NEVER
+        total, count = paid[currency]
+        return low * count <= total <= high * count, NEVER
 
-    return amount
+    return average
 
 
 def _score(name: str, currency: str, low: int, high: int, measures: Measures) -> Rule:
@@ -230,7 +231,7 @@ def _last_order_ms(facts: Facts) -> int | None:
     )
 
 
-_SINCE: Mapping[str, Callable[[Facts], int | None]] = {
+SINCE: Mapping[str, Callable[[Facts], int | None]] = {
     "days_since_first_seen": lambda facts: facts.first_seen_ms if facts.events else None,
     "days_since_last_seen": lambda facts: facts.last_seen_ms if facts.events else None,
     "days_since_last_order": _last_order_ms,

@@ -50,6 +50,8 @@ class Facts(Protocol):
     @property
     def activity(self) -> Iterable[Entry]: ...
     @property
+    def packed_activity(self) -> bytes: ...
+    @property
     def clear_traits(self) -> Mapping[str, ClearTrait]: ...
     @property
     def visits_ms(self) -> Sequence[int]: ...  # when each began, in order
@@ -63,7 +65,7 @@ ByName = Mapping[str, tuple[list[int], list[Entry]]]
 class Look:
     """One evaluation: the facts, and what was found out about them on the way."""
 
-    __slots__ = ("by_name", "facts", "favourite", "found", "groups", "has_decided", "now_ms")
+    __slots__ = ("by_name", "facts", "favourite", "groups", "has_decided", "now_ms", "times")
 
     def __init__(self, facts: Facts, groups: Sequence[Sequence[Consent]], now_ms: int) -> None:
         self.facts = facts
@@ -72,7 +74,7 @@ class Look:
         self.now_ms = now_ms
         self.by_name: ByName | None = None
         self.favourite: tuple[str | None, int] | None = None
-        self.found: dict[str, Answer] = {}
+        self.times: Mapping[str, list[int]] | None = None  # of the events that are counted
 
 
 Rule = Callable[[Look], Answer]

@@ -1,22 +1,24 @@
 """Which segments is a person in at a time, and when may time alone change that?
 
-Definitions are compiled once, to closures; no text is ever run. Each closure answers twice: whether
-its condition holds at `now_ms`, and until when that holds if nothing more becomes known of the
-person. A window's edge, a consent that begins or ends, a day that fills: all of them can be told in
-advance, so a person who will leave by time passing is woken then, and nobody is polled. Of `all`
-and `any` only as much is asked as decides them, what is cheap first: while a condition that decides
-holds, the others do not matter.
+Definitions are compiled once, to questions about a person and to what follows from the answers
+(schemas/segment_questions.py); no text is ever run. Each condition answers twice: whether it holds
+at `now_ms`, and until when that holds if nothing more becomes known of the person. A window's edge,
+a consent that begins or ends, a day that fills: all of them can be told in advance, so a person who
+will leave by time passing is woken then, and nobody is polled. Of `all` and `any` only as much is
+asked as decides them, what is cheap first: while a condition that decides holds, the others do not
+matter.
 """
 
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.decisions import consents_on_topic
-from schemas.segment_computed import computed_rule, events_asked
+from schemas.segment_computed import SINCE, amount_of, computed_rule, events_asked
 from schemas.segment_facts import (
+    MICRO,
     NEVER,
     Answer,
     Facts,
@@ -28,11 +30,26 @@ from schemas.segment_facts import (
     trait_rule,
     window_ms,
 )
-from schemas.segment_leaves import MEASURED
-from schemas.segments import Condition, Segment, segments_in
+from schemas.segment_leaves import AGES, MEASURED
+from schemas.segment_questions import (
+    NOBODY,
+    Diagram,
+    HowMuch,
+    HowOften,
+    Question,
+    Tree,
+    Whether,
+    branch,
+    leaf,
+    negated,
+)
+from schemas.segments import Condition, Segment
 from schemas.subjects import Consent
 from schemas.traits import SHIPPED, Measures
+from schemas.varints import write_text
 
+Q = TypeVar("Q", bound=Question)
+_OF_EVENT = "event "
 PERSONALISATION = "personalisation"
 
 
@@ -41,7 +58,7 @@ class Compiled:
     """A set of definitions, ready to be asked."""
 
     ids: tuple[str, ...]
-    _rules: Mapping[str, Rule]
+    _diagram: Diagram
     _personalisation: Basis
     is_measured: bool = False
     """True where a condition asks for what goes by Measures."""
@@ -56,27 +73,19 @@ class Compiled:
         not allow personalisation now is in none (docs/consent.md).
         """
         look = Look(facts, (facts.consents,) if groups is None else groups, now_ms)
-        until_ms = NEVER
-        members: list[str] = []
-        for id_, rule in self._rules.items():
-            holds, its_ms = rule(look)
-            if holds:
-                members.append(id_)
-            if its_ms < until_ms:
-                until_ms = its_ms
+        members, until_ms = self._diagram.evaluate(look)
         if members and look.has_decided:
             decided = [decisions_on(_ABOUT, group) for group in look.groups]
             allowed, its_ms = _allowed(self._personalisation, decided, now_ms)
             if not allowed:
-                return _NOBODY, None if its_ms == NEVER else its_ms
+                return NOBODY, None if its_ms == NEVER else its_ms
             until_ms = min(until_ms, its_ms)
         elif members and self._personalisation == "consent":
-            return _NOBODY, None  # unknown means no, until a decision comes
-        return frozenset(members) if members else _NOBODY, None if until_ms == NEVER else until_ms
+            return NOBODY, None  # unknown means no, until a decision comes
+        return members, None if until_ms == NEVER else until_ms
 
 
 _ABOUT = f"purpose/{PERSONALISATION}"
-_NOBODY: frozenset[str] = frozenset()
 
 
 def compile_segments(
@@ -91,12 +100,11 @@ def compile_segments(
     for segment in segments:
         compiler.names(segment.condition)
     for segment in segments:
-        rule = compiler.rule(segment.condition)[1]
-        is_shared = any(segment.id in segments_in(other.condition) for other in segments)
-        compiler.rules[segment.id] = compiler.member(segment.id, rule) if is_shared else rule
+        compiler.trees[segment.id] = compiler.tree(segment.condition)[1]
+    compiler.ready()
     return Compiled(
         tuple(segment.id for segment in segments),
-        compiler.rules,
+        Diagram(compiler.trees),
         bases.get(PERSONALISATION, "consent"),
         compiler.is_measured,
     )
@@ -106,7 +114,8 @@ class _Compiler:
     def __init__(self, bases: Mapping[str, Basis], measures: Measures) -> None:
         self.bases = bases
         self.measures = measures
-        self.rules: dict[str, Rule] = {}
+        self.trees: dict[str, Tree] = {}
+        self._questions: dict[str, Question] = {}
         self.is_measured = False
         self._names: set[str] = set()
 
@@ -116,90 +125,101 @@ class _Compiler:
             self.names(inner)
         if "not" in condition:
             self.names(condition["not"])
-        if "event" in condition:
+        if condition.get("where"):
             self._names.add(condition["event"])
         if "computed" in condition:
             self._names.update(events_asked(condition))
             self.is_measured |= condition["computed"] in MEASURED
 
-    def rule(self, condition: Condition) -> tuple[int, Rule]:
-        """(roughly what it costs, the rule)."""
+    def ready(self) -> None:
+        """Everything that is asked is known."""
+        asked = {
+            key.removeprefix(_OF_EVENT): question
+            for key, question in self._questions.items()
+            if isinstance(question, HowOften)
+        }
+        wanted = {write_text(name): name for name in asked}
+        for question in self._questions.values():
+            if isinstance(question, HowOften):
+                question.ready(wanted)
+            elif isinstance(question, HowMuch):
+                question.ready()
+
+    def tree(self, condition: Condition) -> tuple[int, Tree]:
+        """(roughly what it costs, the condition)."""
         if "all" in condition:
             return self._branch(condition["all"], decides=False)
         if "any" in condition:
             return self._branch(condition["any"], decides=True)
         if "not" in condition:
-            cost, inner = self.rule(condition["not"])
-            return cost, _negated(inner)
+            cost, inner = self.tree(condition["not"])
+            return cost, negated(inner)
+        if "segment" in condition:
+            trees, id_ = self.trees, condition["segment"]
+            return 8, lambda known: trees[id_](known)
+        if "event" in condition and not condition.get("where"):
+            return 10, self._how_often(condition)
+        if condition.get("computed") in (*AGES, "spent", "refunded"):
+            return 3, self._how_much(condition)
+        cost, rule = self._rule(condition)
+        question = self._asked(json.dumps(condition, sort_keys=True), lambda: Whether(rule))
+        return cost, leaf(question, question.decide)
+
+    def _branch(self, conditions: Sequence[Condition], *, decides: bool) -> tuple[int, Tree]:
+        inner = sorted((self.tree(each) for each in conditions), key=lambda each: each[0])
+        return sum(cost for cost, _ in inner), branch([tree for _, tree in inner], decides=decides)
+
+    def _how_often(self, condition: Condition) -> Tree:
+        name = condition["event"]
+        question = self._asked(_OF_EVENT + name, lambda: HowOften(name))
+        low, high = bounds_of(condition, default_low=1)
+        return leaf(question, question.within(window_ms(condition), low, high))
+
+    def _how_much(self, condition: Condition) -> Tree:
+        name, currency = condition["computed"], condition.get("currency", "")
+        if name in AGES:
+            question = self._asked(name, lambda: HowMuch(SINCE[name], in_days=True))
+            return leaf(question, question.between(*bounds_of(condition)))
+        of = amount_of(name, currency)
+        question = self._asked(f"{name} {currency}", lambda: HowMuch(of, in_days=False))
+        return leaf(question, question.between(*bounds_of(condition, factor=MICRO)))
+
+    def _asked(self, key: str, make: Callable[[], Q]) -> Q:
+        """The one question of this key, however many conditions ask it."""
+        return self._questions.setdefault(key, make())  # type: ignore[return-value]
+
+    def _rule(self, condition: Condition) -> tuple[int, Rule]:
         if "event" in condition:
             return 10, self._event(condition)
         if "computed" in condition:
             return computed_rule(condition, self._names, self.measures)
         if "trait" in condition:
             return 2, trait_rule(condition)
-        if "consent" in condition:
-            return 4, self._consent(condition["consent"])
-        return 8, self._segment(condition["segment"])
+        return 4, self._consent(condition["consent"])
 
-    def _branch(self, conditions: Sequence[Condition], *, decides: bool) -> tuple[int, Rule]:
-        inner = sorted((self.rule(each) for each in conditions), key=lambda each: each[0])
-        rules = tuple(rule for _, rule in inner)
-
-        def branch(look: Look) -> Answer:
-            until_ms = NEVER
-            for rule in rules:
-                answer = rule(look)
-                if answer[0] is decides:
-                    return answer
-                if answer[1] < until_ms:
-                    until_ms = answer[1]
-            return not decides, until_ms
-
-        return sum(cost for cost, _ in inner), branch
-
-    def member(self, id_: str, rule: Rule) -> Rule:
-        """`rule` asked once an evaluation, however many segments build on it."""
-
-        def member(look: Look) -> Answer:
-            answer = look.found.get(id_)
-            if answer is None:
-                answer = look.found[id_] = rule(look)
-            return answer
-
-        return member
-
-    def _segment(self, id_: str) -> Rule:
-        rules = self.rules
-        return lambda look: rules[id_](look)
-
-    def _event(self, leaf: Condition) -> Rule:
-        name, names = leaf["event"], self._names
-        length_ms = window_ms(leaf)
-        low, high = bounds_of(leaf, default_low=1)
-        where = leaf.get("where", {})
+    def _event(self, condition: Condition) -> Rule:
+        name, names = condition["event"], self._names
+        length_ms = window_ms(condition)
+        low, high = bounds_of(condition, default_low=1)
+        where = condition["where"]
         category, product, campaign = (
             _texts(where.get(key)) for key in ("category", "product_id", "campaign")
         )
-        is_any = not where
 
         def event(look: Look) -> Answer:
             entries = entries_of(look, names).get(name)
             if entries is None:
                 return low == 0, NEVER
             since_ms = look.now_ms - length_ms
-            if is_any:
-                times, first = entries[0], bisect_right(entries[0], since_ms)
-            else:
-                first = 0
-                times = [
-                    entry.occurred_at_ms
-                    for entry in entries[1]
-                    if entry.occurred_at_ms > since_ms
-                    and (category is None or entry.category in category)
-                    and (product is None or entry.product in product)
-                    and (campaign is None or entry.campaign in campaign)
-                ]
-            return count_in_window(times, first, low, high, length_ms)
+            times = [
+                entry.occurred_at_ms
+                for entry in entries[1]
+                if entry.occurred_at_ms > since_ms
+                and (category is None or entry.category in category)
+                and (product is None or entry.product in product)
+                and (campaign is None or entry.campaign in campaign)
+            ]
+            return count_in_window(times, 0, low, high, length_ms)
 
         return event
 
@@ -235,14 +255,6 @@ def _allowed(basis: Basis, groups: Sequence[Sequence[Consent]], now_ms: int) -> 
                 if at_ms is not None and now_ms < at_ms < until_ms:
                     until_ms = at_ms
     return allowed_now_in_all(basis, groups, now_ms), until_ms
-
-
-def _negated(inner: Rule) -> Rule:
-    def negated(look: Look) -> Answer:
-        holds, until_ms = inner(look)
-        return not holds, until_ms
-
-    return negated
 
 
 def _texts(value: Any) -> frozenset[str] | None:

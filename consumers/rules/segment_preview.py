@@ -33,7 +33,7 @@ class SubjectFacts:
             each.name: (each.occurred_at_ms, each.tie, each.value) for each in subject.circumstances
         }
         self._visits = subject.visits
-        self._activity = subject.activity
+        self.packed_activity = subject.activity
 
     @property
     def visits_ms(self) -> list[int]:
@@ -43,7 +43,7 @@ class SubjectFacts:
     @property
     def activity(self) -> Iterable[Entry]:
         """The recent events, unpacked when a condition asks for some."""
-        return unpack(self._activity)
+        return unpack(self.packed_activity)
 
 
 def segments_of_subject(compiled: Compiled, subject: Subject, now_ms: int) -> frozenset[str]:

@@ -9,6 +9,7 @@ at again, which changes nothing for those who were.
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -145,13 +146,18 @@ class Membership:
             members, next_ms = self._compiled.evaluate(whole, now_ms, groups_of(person))
         else:
             return (), None
-        return (tuple(sorted(members)) if members else ()), next_ms
+        return _in_order(members), next_ms
 
     def _compile(self, segments: tuple[Segment, ...]) -> Compiled:
         return compile_segments(with_built_in(segments), json.loads(self._bases), self._measures)
 
     def _written_measures(self) -> str:
         return self._measures.written() if self._compiled.is_measured else ""
+
+
+@lru_cache(maxsize=10_000)  # many people are in the same ones
+def _in_order(members: frozenset[str]) -> tuple[str, ...]:
+    return tuple(sorted(members))
 
 
 def read_definitions(definitions: str) -> tuple[Segment, ...]:

@@ -127,6 +127,11 @@ class Person:
         """When each visit began, in order."""
         return [visit.started_at_ms for visit in self.visits]
 
+    @property
+    def packed_activity(self) -> bytes:
+        """The recent events, as they are written."""
+        return bytes(self.activity.packed)
+
     def erase(self, at_ms: int) -> None:
         """Leave the stub that keeps later events of this pid out, and nothing else."""
         pid = self.pid

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from schemas import segment_questions
 from schemas.consent import allows, decisions_on
 from schemas.events import SealedTrait
 from schemas.segment_rules import Compiled, compile_segments
@@ -150,8 +151,12 @@ def told(event: Happened, event_id: bytes, arrives_at_ms: int) -> object:
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_membership_at_any_moment_is_what_all_facts_say(seed: int) -> None:
+def test_membership_at_any_moment_is_what_all_facts_say(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(seed)
+    if seed % 5 == 0:  # what was worked out is forgotten all the time
+        monkeypatch.setattr(segment_questions, "MOST_NODES", 5)
     for _stream in range(3):
         segments = random_segments(chance)
         compiled = compile_segments(segments, BASES, MEASURES)
