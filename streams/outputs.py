@@ -3,14 +3,16 @@
 Each record has the lane's coordinates (lane, seq, index), and points at the input record behind it.
 """
 
+from functools import lru_cache
+
 from runtime.metrics import counter
 from runtime.transactions import LaneProducer
 from schemas.codec import REATTRIBUTED, REJECTED, RETRACTED, SEGMENT_CHANGED
 from schemas.consent import Basis
 from schemas.events import Reattributed, Rejected, Retracted
 from schemas.partitioning import partition_of
-from schemas.segment_records import SegmentChanged
 from schemas.subjects import Consent
+from schemas.varints import write_long, write_text, write_time
 from streams.known import Known
 from streams.lane_settings import LaneSettings
 from streams.rules.attribute import without_disallowed
@@ -22,6 +24,8 @@ from streams.rules.person import Person
 from streams.rules.wakes import Wakes
 
 LONGEST_SOURCE = 64  # as settings allow
+_ENTERED, _LEFT = b"\x01", b"\x00"
+_written = lru_cache(maxsize=1_000)(write_text)
 
 
 class Outputs:
@@ -148,23 +152,17 @@ class Outputs:
 
     def put_into(self, person: Person, segments: tuple[str, ...], now_ms: int) -> None:
         """The person is in these `segments`, sorted, and in no others; each change is told."""
-        known, version = person.segments, self.membership.version
-        changes = [(id_, True) for id_ in segments if id_ not in known]
-        changes += [(id_, False) for id_ in known if id_ not in segments]
-        for id_, entered in changes:
-            record = SegmentChanged(
-                person.pid,
-                id_,
-                version,
-                entered,
-                now_ms,
-                self.settings.generation,
-                self.p,
-                self.seq,
-                self.index,
-            )
+        known, pid, topic = person.segments, person.pid, self.settings.topics.segments_changed
+        changes = [(id_, _ENTERED) for id_ in segments if id_ not in known]
+        changes += [(id_, _LEFT) for id_ in known if id_ not in segments]
+        # As SEGMENT_CHANGED writes them: at first, and when a window's event comes, they are many.
+        whose = SEGMENT_CHANGED.header + pid
+        version, at = write_long(self.membership.version), write_time(now_ms)
+        place = write_long(self.settings.generation) + write_long(self.p) + write_long(self.seq)
+        for id_, how in changes:
+            index = write_long(self.index)
+            record = b"".join((whose, _written(id_), version, how, at, place, index))
             self.index += 1
-            topic = self.settings.topics.segments_changed
-            self.producer.send(topic, SEGMENT_CHANGED.encode(record), person.pid, self.p)
+            self.producer.send(topic, record, pid, self.p)
         person.segments = segments
         person.settled = None

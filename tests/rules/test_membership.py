@@ -2,17 +2,23 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from schemas.codec import SEGMENT_CHANGED
 from schemas.consent import Basis
-from schemas.segment_records import SegmentsDefined, SegmentsInForce
+from schemas.segment_records import SegmentChanged, SegmentsDefined, SegmentsInForce
 from schemas.segments import REPEAT_BUYERS, SegmentsInvalid
 from schemas.traits import SHIPPED, Measures
+from streams.outputs import Outputs
 from streams.rules import membership
 from streams.rules.kinship import Kinship
 from streams.rules.membership import Membership
 from streams.rules.person import Person
+from tests.lane_log import TOPICS
+from tests.stream_log import START_MS
 
 BASES: dict[str, Basis] = {"personalisation": "legitimate_interest"}
 SEEN: dict[str, object] = {"id": "seen", "condition": {"computed": "events", "at_least": 1}}
@@ -124,3 +130,33 @@ def test_who_belongs_to_another_is_in_none() -> None:
     assert lane.evaluate(person, 0) == ((REPEAT_BUYERS,), None)
     person.kinship.moved_to = b"r" * 16
     assert lane.evaluate(person, 0) == ((), None)
+
+
+class Recorder:
+    """A lane's producer that sends to nobody."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, bytes, bytes, int]] = []
+
+    def send(self, topic: str, value: bytes, key: bytes, partition: int) -> None:
+        self.sent.append((topic, value, key, partition))
+
+
+def test_each_change_is_told_as_its_record_says() -> None:
+    outputs: Any = Outputs()
+    outputs.p, outputs.seq, outputs.index = 3, 70_000, 127
+    outputs.producer, outputs.membership = Recorder(), Membership({})
+    outputs.settings = SimpleNamespace(topics=TOPICS, generation=2)
+    person = Person(b"p" * 16)
+    person.segments, person.settled = ("b", "c"), b"kept"
+    outputs.put_into(person, ("a", "b"), START_MS)
+    told = [
+        SegmentChanged(person.pid, "a", 0, True, START_MS, 2, 3, 70_000, 127),
+        SegmentChanged(person.pid, "c", 0, False, START_MS, 2, 3, 70_000, 128),
+    ]
+    assert outputs.producer.sent == [
+        (TOPICS.segments_changed, SEGMENT_CHANGED.encode(each), person.pid, 3) for each in told
+    ]
+    assert (person.segments, outputs.index) == (("a", "b"), 129)
+    kept: object = person.settled
+    assert kept is None
