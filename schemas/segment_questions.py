@@ -3,20 +3,23 @@
 Twenty conditions over five events ask much of the same: how many of an event lie in this window and
 in that one. So what they compare is asked once, as a question whose answer is a step: which of all
 the constants that any condition compares it with are reached. Nobody's memberships depend on more
-than their steps, and few steps are met in practice, so what follows from a row of them is worked
-out once and kept, as a tree: each inner node is the next question that matters, each leaf the
-segments, and which of the numbers behind the answers tell when time alone changes something.
+than their steps, and few rows of steps are met in practice, so what follows from one is worked out
+once and kept, as a tree: each inner node is the next question that matters, each leaf the segments,
+and which of the numbers behind the answers tell when time alone changes something.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from schemas.activity import times_by_name
 from schemas.segment_facts import DAY_MS, NEVER, Facts, Look, Rule
 
-MOST_NODES = 50_000
-"""Of conditions that tell that many kinds of people apart, what was worked out is forgotten."""
+MOST_QUESTIONS = 8
+"""Segments that ask so few questions together are told by one tree. More would tell everybody
+apart, and what follows would be worked out again and again."""
+MOST_NODES = 5_000
+"""A tree of more is forgotten, and grows anew."""
 
 Step = Hashable
 Asked = tuple[Step, Any]
@@ -160,9 +163,18 @@ Tree = Callable[[Mapping[Question, Step]], Verdict | Question]
 
 def leaf(question: Question, decide: Decide) -> Tree:
     """One comparison."""
+    verdicts: dict[Step, Verdict] = {}
 
     def decided(known: Mapping[Question, Step]) -> Verdict | Question:
-        return decide(known[question]) if question in known else question
+        if question not in known:
+            return question
+        step = known[question]
+        verdict = verdicts.get(step)
+        if verdict is None:
+            if len(verdicts) >= MOST_NODES:
+                verdicts.clear()
+            verdict = verdicts[step] = decide(step)
+        return verdict
 
     return decided
 
@@ -193,56 +205,70 @@ def negated(tree: Tree) -> Tree:
     return decided
 
 
-class _Node:
-    """What follows from some answers: who asks next, or the segments and when they may change."""
+NOBODY: frozenset[str] = frozenset()
 
-    __slots__ = ("ask", "ends", "known", "members", "next", "question")
+
+class _Node:
+    """What follows from some answers: who asks next, or the segments and until when."""
+
+    __slots__ = ("ends", "known", "members", "next", "question")
 
     def __init__(self, known: dict[Question, Step]) -> None:
         self.known = known
         self.question: Question | None = None
-        self.ask: Callable[[Look], Asked] | None = None
         self.next: dict[Step, _Node] = {}
-        self.members: frozenset[str] = NOBODY
-        self.ends: tuple[tuple[int, int, int], ...] = ()  # (place of the answer, k, ms)
+        self.members = NOBODY
+        self.ends: tuple[Term, ...] = ()
 
 
-NOBODY: frozenset[str] = frozenset()
+class _Answers(dict[Question, Step]):
+    """Every answer of one person, asked for when it is looked up."""
+
+    __slots__ = ("look", "numbers")
+
+    def __init__(self, look: Look) -> None:
+        self.look = look
+        self.numbers: dict[Question, Any] = {}
+
+    def __contains__(self, question: object) -> bool:
+        return True
+
+    def __missing__(self, question: Question) -> Step:
+        step, self.numbers[question] = question.ask(self.look)
+        self[question] = step
+        return step
 
 
-class Diagram:
-    """All segments of a set, by id, as one tree of questions that grows as people are met."""
+class _Group:
+    """Some segments, told by one tree; or by no tree where they ask too much for one."""
 
-    __slots__ = ("_nodes", "_root", "_trees")
+    __slots__ = ("_nodes", "_root", "_trees", "questions")
 
-    def __init__(self, trees: Mapping[str, Tree]) -> None:
-        self._trees = trees
+    def __init__(self, questions: frozenset[Question]) -> None:
+        self.questions = questions
+        self._trees: dict[str, Tree] = {}
         self._nodes = 0
-        self._root = self._node({})
+        self._root: _Node | None = None
 
-    def evaluate(self, look: Look) -> tuple[frozenset[str], int]:
-        """The segments that `look` is in, and until when, NEVER included."""
+    def add(self, id_: str, tree: Tree, questions: frozenset[Question]) -> None:
+        self._trees[id_] = tree
+        self.questions |= questions
+
+    def tell(self, answers: _Answers) -> _Node:
+        """The node that has the segments, and when to look again."""
+        if len(self.questions) > MOST_QUESTIONS:
+            return self._node(answers)
         node = self._root
-        found: list[Any] = []
-        while (ask := node.ask) is not None:
-            step, number = ask(look)
-            found.append(number)
-            following = node.next.get(step)
-            node = self._grown(node, step) if following is None else following
-        until_ms = NEVER
-        for place, k, ms in node.ends:
-            at_ms = found[place][-k] + ms if k else found[place] + ms
-            if at_ms < until_ms:
-                until_ms = at_ms
-        return node.members, until_ms
-
-    def _grown(self, node: _Node, step: Step) -> _Node:
-        assert node.question is not None
-        if self._nodes >= MOST_NODES:
+        if node is None or self._nodes >= MOST_NODES:
             self._nodes = 0
-            self._root = self._node({})
-        following = node.next[step] = self._node({**node.known, node.question: step})
-        return following
+            node = self._root = self._node({})
+        while (question := node.question) is not None:
+            step = answers[question]
+            following = node.next.get(step)
+            if following is None:
+                following = node.next[step] = self._node({**node.known, question: step})
+            node = following
+        return node
 
     def _node(self, known: dict[Question, Step]) -> _Node:
         node = _Node(known)
@@ -252,13 +278,44 @@ class Diagram:
         for id_, tree in self._trees.items():
             found = tree(known)
             if isinstance(found, Question):
-                node.question, node.ask = found, found.ask
+                node.question = found
                 return node
             if found[0]:
                 members.append(id_)
             for question, k, ms in found[1]:
                 ends[question, k] = min(ms, ends.get((question, k), ms))
-        places = {question: place for place, question in enumerate(known)}
         node.members = frozenset(members) if members else NOBODY
-        node.ends = tuple((places[question], k, ms) for (question, k), ms in ends.items())
+        node.ends = tuple((*about, ms) for about, ms in ends.items())
         return node
+
+
+class Diagram:
+    """All segments of a set."""
+
+    __slots__ = ("_groups",)
+
+    def __init__(self, segments: Iterable[tuple[str, Tree, frozenset[Question]]]) -> None:
+        self._groups: list[_Group] = []
+        for id_, tree, questions in segments:
+            for group in self._groups:
+                if len(group.questions | questions) <= MOST_QUESTIONS:
+                    break
+            else:
+                group = _Group(questions)
+                self._groups.append(group)
+            group.add(id_, tree, questions)
+
+    def evaluate(self, look: Look) -> tuple[frozenset[str], int]:
+        """The segments that `look` is in, and until when, NEVER included."""
+        answers = _Answers(look)
+        numbers = answers.numbers
+        members, until_ms = NOBODY, NEVER
+        for group in self._groups:
+            node = group.tell(answers)
+            for question, k, ms in node.ends:
+                number = numbers[question]
+                at_ms = number[-k] + ms if k else number + ms
+                if at_ms < until_ms:
+                    until_ms = at_ms
+            members = members | node.members if members else node.members
+        return members, until_ms

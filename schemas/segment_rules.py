@@ -100,11 +100,15 @@ def compile_segments(
     for segment in segments:
         compiler.names(segment.condition)
     for segment in segments:
+        compiler.begin(segment.id)
         compiler.trees[segment.id] = compiler.tree(segment.condition)[1]
     compiler.ready()
     return Compiled(
         tuple(segment.id for segment in segments),
-        Diagram(compiler.trees),
+        Diagram(
+            (segment.id, compiler.trees[segment.id], compiler.asks(segment.id))
+            for segment in segments
+        ),
         bases.get(PERSONALISATION, "consent"),
         compiler.is_measured,
     )
@@ -116,6 +120,9 @@ class _Compiler:
         self.measures = measures
         self.trees: dict[str, Tree] = {}
         self._questions: dict[str, Question] = {}
+        self._asks: dict[str, set[Question]] = {}  # by segment
+        self._builds_on: dict[str, set[str]] = {}
+        self._id = ""
         self.is_measured = False
         self._names: set[str] = set()
 
@@ -130,6 +137,14 @@ class _Compiler:
         if "computed" in condition:
             self._names.update(events_asked(condition))
             self.is_measured |= condition["computed"] in MEASURED
+
+    def begin(self, id_: str) -> None:
+        """What is asked from now on is asked by this segment."""
+        self._id, self._asks[id_], self._builds_on[id_] = id_, set(), set()
+
+    def asks(self, id_: str) -> frozenset[Question]:
+        """All that a segment may have to ask, with those that it builds on."""
+        return frozenset(self._asks[id_]).union(*map(self.asks, self._builds_on[id_]))
 
     def ready(self) -> None:
         """Everything that is asked is known."""
@@ -156,6 +171,7 @@ class _Compiler:
             return cost, negated(inner)
         if "segment" in condition:
             trees, id_ = self.trees, condition["segment"]
+            self._builds_on[self._id].add(id_)
             return 8, lambda known: trees[id_](known)
         if "event" in condition and not condition.get("where"):
             return 10, self._how_often(condition)
@@ -186,7 +202,11 @@ class _Compiler:
 
     def _asked(self, key: str, make: Callable[[], Q]) -> Q:
         """The one question of this key, however many conditions ask it."""
-        return self._questions.setdefault(key, make())  # type: ignore[return-value]
+        question = self._questions.get(key)
+        if question is None:
+            question = self._questions[key] = make()
+        self._asks[self._id].add(question)
+        return question  # type: ignore[return-value]
 
     def _rule(self, condition: Condition) -> tuple[int, Rule]:
         if "event" in condition:

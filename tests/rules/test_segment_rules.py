@@ -157,6 +157,8 @@ def test_membership_at_any_moment_is_what_all_facts_say(
     chance = random.Random(seed)
     if seed % 5 == 0:  # what was worked out is forgotten all the time
         monkeypatch.setattr(segment_questions, "MOST_NODES", 5)
+    if seed % 5 == 1:  # each by itself, and those that ask more by none
+        monkeypatch.setattr(segment_questions, "MOST_QUESTIONS", 2)
     for _stream in range(3):
         segments = random_segments(chance)
         compiled = compile_segments(segments, BASES, MEASURES)
