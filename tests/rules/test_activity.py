@@ -2,7 +2,10 @@
 
 import random
 
-from schemas.activity import MOST_ENTRIES, Entry
+import pytest
+
+from schemas.activity import MAY_PROFILE, MOST_ENTRIES, Entry, times_by_name
+from schemas.varints import write_text
 from streams.rules.activity import Activity
 
 DAY_MS = 86_400_000
@@ -59,3 +62,23 @@ def test_of_too_many_the_newest_stay() -> None:
     activity = _with(entries)
     assert activity.forget(0)
     assert sorted(activity) == sorted(entries)[50:]
+
+
+@pytest.mark.parametrize("name", ["", "a", "ř" * 31, "a" * 63, "a" * 64, "ř" * 100])
+def test_times_are_read_without_entries(name: str) -> None:
+    chance = random.Random(8)
+    entries = [
+        entry._replace(name=chance.choice((name, entry.name)), product="ř" * chance.randrange(99))
+        for entry in _entries(200, chance)
+    ]
+    names = [name, "page", "never"]
+    found = times_by_name(bytes(_with(entries).packed), {write_text(each): each for each in names})
+    expected = {
+        each: sorted(
+            entry.occurred_at_ms
+            for entry in entries
+            if entry.name == each and entry.flags & MAY_PROFILE
+        )
+        for each in names
+    }
+    assert found == {each: times for each, times in expected.items() if times}
