@@ -71,6 +71,19 @@ def union(*sets: Iterable[CartChange]) -> tuple[CartChange, ...]:
     return tuple(reversed(kept))
 
 
+def name_of(line: CartLine) -> str:
+    """What tells a product from others in one cart."""
+    return line.product_id or line.sku or line.name
+
+
+def contents_of(lines: Iterable[CartLine]) -> dict[str, int]:
+    """How many of each product lie in a cart with these lines."""
+    found: dict[str, int] = {}
+    for line in lines:
+        found[name_of(line)] = found.get(name_of(line), 0) + line.quantity
+    return found
+
+
 def furthest(states: Iterable[JourneyState]) -> list[JourneyState]:
     """Of each journey how far a person is of whose pids these are the states: what any of them was
     told last counts."""

@@ -30,7 +30,7 @@ from runtime.processes import free_ports
 from runtime.sealing import Person
 from runtime.settings import Settings
 from runtime.vault import Vault
-from schemas.carts import CartLine
+from schemas.carts import SET, CartChange, CartLine
 from schemas.codec import SUBJECT
 from schemas.decisions import Known
 from schemas.identity import RANK, Claim
@@ -241,6 +241,12 @@ def office(
     finally:
         store.close()
         vault.close()
+
+
+def looked(at_ms: int, quantity: int = 0) -> CartChange:
+    """Somebody looked at their cart then, and so many of the product of `due_of` were in it."""
+    lines = [CartLine("p1", "", "", "", "", "", quantity, None, "")] if quantity else []
+    return CartChange(at_ms, bytes(8), SET, lines)
 
 
 def due_of(pid: bytes, at_ms: int, **changes: Any) -> JourneyDue:

@@ -34,6 +34,7 @@ from runtime.smtp import address_of
 from runtime.time_zones import zones_by_country
 from runtime.vault import Suppressed, Vault
 from schemas.activity import unpack
+from schemas.carts import SET, contents_of, union
 from schemas.errors import StoreUnavailable
 from schemas.journeys import JourneyDue
 from schemas.subjects import Subject
@@ -127,7 +128,7 @@ class MessageGate:
         )
         for decision in (
             decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(each for _, each in known)),
-            decide_by_change(due.anchor_at_ms, _changed_at_ms(each for _, each in known)),
+            decide_by_change(due.anchor_at_ms, _changed_at_ms([each for _, each in known], due)),
             decide_by_time(due.due_at_ms, now_ms, zone, self.limits, due.expires_at_ms),
         ):
             if not isinstance(decision, Go):
@@ -205,10 +206,15 @@ def _ordered_at_ms(known: Iterable[Subject]) -> list[int]:
     return [each.occurred_at_ms for one in known for each in one.purchases if not each.is_refund]
 
 
-def _changed_at_ms(known: Iterable[Subject]) -> list[int]:
-    return [
+def _changed_at_ms(known: Sequence[Subject], due: JourneyDue) -> list[int]:
+    changed = [
         entry.occurred_at_ms
         for one in known
         for entry in unpack(one.activity)
         if entry.name in CART_EVENTS
     ]
+    # Whoever looked at the cart, or began to pay, said what was in it: the same, or something else.
+    looks = [each for each in union(*(one.cart for one in known)) if each.kind == SET]
+    if looks and contents_of(looks[-1].lines) != contents_of(due.lines):
+        changed.append(looks[-1].occurred_at_ms)
+    return changed

@@ -14,7 +14,17 @@ from typing import Final
 import msgspec
 
 from schemas.activity import TIE_BYTES
-from schemas.carts import ADD, MOST_LINES, ORDER, REMOVE, SET, CartChange, CartLine, union
+from schemas.carts import (
+    ADD,
+    MOST_LINES,
+    ORDER,
+    REMOVE,
+    SET,
+    CartChange,
+    CartLine,
+    name_of,
+    union,
+)
 from schemas.events import Collected
 from schemas.money import parse_micro
 from schemas.subjects import Money
@@ -130,12 +140,8 @@ def bytes_of(line: CartLine) -> int:
     return LINE_BYTES + MOST_BYTES_A_CHARACTER * sum(map(len, texts))
 
 
-def _name(line: CartLine) -> str:
-    return line.product_id or line.sku or line.name
-
-
 def _put(held: dict[str, CartLine], line: CartLine) -> None:
-    name = _name(line)
+    name = name_of(line)
     known = held.get(name)
     if known is not None:
         line = CartLine(
@@ -153,7 +159,7 @@ def _put(held: dict[str, CartLine], line: CartLine) -> None:
 
 
 def _take(held: dict[str, CartLine], line: CartLine) -> None:
-    name = _name(line)
+    name = name_of(line)
     known = held.get(name)
     if known is None:
         return

@@ -13,7 +13,17 @@ from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from runtime.sealing import Person
 from schemas.errors import StoreUnavailable
-from tests.mailing import NOON_MS, YES, Killed, Mailbox, Office, bought, mail_server, office
+from tests.mailing import (
+    NOON_MS,
+    YES,
+    Killed,
+    Mailbox,
+    Office,
+    bought,
+    looked,
+    mail_server,
+    office,
+)
 
 HOUR_MS = 3_600_000
 
@@ -104,18 +114,24 @@ def test_whoever_may_not_be_written_to_is_not_and_the_reason_is_kept(
         post.schedule(post.person(traits={"email": "no address"})): "no_address",
         post.schedule(post.person(traits={"email": "gone@example.com"})): "suppressed",
         post.schedule(post.person(purchases=[bought(NOON_MS - HOUR_MS)])): "purchase_since",
+        post.schedule(post.person(cart=[looked(NOON_MS - 1)])): "cart_changed",
+        post.schedule(post.person(cart=[looked(NOON_MS - 1, 1)])): "cart_changed",
         post.schedule(stranger, due_at_ms=NOON_MS - 25 * HOUR_MS): "too_late",
         post.schedule(stranger, expires_at_ms=NOON_MS - 1): "too_late",
         post.schedule(stranger, channel="pigeon", topic="cart"): "subscription",
         post.schedule(stranger, template="none"): "template_fault",
     }
-    allowed = post.schedule(post.person(purchases=[bought(NOON_MS - HOUR_MS - 1)]))
+    allowed = [
+        post.schedule(post.person(purchases=[bought(NOON_MS - HOUR_MS - 1)])),
+        post.schedule(post.person(cart=[looked(NOON_MS - 1, 2)])),  # it is as the message says
+        post.schedule(post.person(cart=[looked(NOON_MS - HOUR_MS, 1)])),  # and was changed since
+    ]
     post.work()
     assert {post.last(message).rule for message in expected} == set(expected.values())
     for message, rule in expected.items():
         assert post.last(message).rule == rule
-    assert len(mailbox.mails) == 1
-    assert post.last(allowed).state == "sent"
+    assert len(mailbox.mails) == len(allowed)
+    assert [post.last(message).state for message in allowed] == ["sent"] * len(allowed)
 
 
 def test_an_erased_person_leaves_nothing_behind_not_even_a_reason(

@@ -25,7 +25,7 @@ from consumers.rules.sending import (
 )
 from schemas.consent import allowed_now
 from schemas.subjects import Consent
-from tests.model.cart_story import DAY_MS, EXPIRES_MS, MINUTE_MS, Message, Story
+from tests.model.cart_story import DAY_MS, EXPIRES_MS, MINUTE_MS, Fact, Message, Story
 
 ZONES = ("UTC", "Europe/Prague", "America/Sao_Paulo", "America/New_York")
 LIMITS = Limits(most_a_day=1, most_a_week=2, quiet=Quiet(22 * 60, 8 * 60), latest_ms=DAY_MS)
@@ -59,7 +59,11 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
             continue
         used = [fact for fact in known if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms)]
         ordered = [fact.occurred_at_ms for fact in used if fact.kind == "order"]
-        changed = [fact.occurred_at_ms for fact in used if fact.kind in ("add", "remove")]
+        changed = [
+            fact.occurred_at_ms
+            for fact in used
+            if fact.kind in ("add", "remove") or fact is _other_cart(used, message)
+        ]
         verdicts = (
             decide_by_purchase(message.anchor_ms, ordered),
             decide_by_change(message.anchor_ms, changed),
@@ -110,6 +114,9 @@ def sent_by_reference(
 
 def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
     known = [fact for fact in story.facts if fact.arrives_at_ms <= now_ms]
+    used = [f for f in known if _counts(story, f.occurred_at_ms, f.arrives_at_ms)]
+    if _other_cart(used, message) is not None:
+        return True
     withdrawn = False
     for fact in sorted(known, key=lambda fact: fact.arrives_at_ms):
         if fact.kind == "erase":
@@ -122,6 +129,15 @@ def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
             if fact.kind in ("add", "remove") and fact.occurred_at_ms > message.anchor_ms:
                 return True
     return withdrawn
+
+
+def _other_cart(used: Sequence[Fact], message: Message) -> Fact | None:
+    """The last look at the cart after what the message is about, if it saw something else."""
+    looks = [f for f in used if f.kind == "list" and f.occurred_at_ms > message.anchor_ms]
+    last = max(looks, key=lambda fact: (fact.occurred_at_ms, fact.event_id), default=None)
+    if last is None or sorted(last.products) == sorted(message.products):
+        return None
+    return last
 
 
 def _counts(story: Story, occurred_at_ms: int, arrives_at_ms: int) -> bool:
