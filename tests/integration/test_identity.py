@@ -104,7 +104,10 @@ def test_a_call_that_names_several_identifiers_makes_them_one_person(home: House
     exported = home.http.get(f"/v1/subjects/email:{mail}/export", "privacy_officer").json()
     pids = {each["subject"].partition(":")[0]: each["pid"] for each in exported["known_as"]}
     assert len(pids) == 4 and {each["type"] for each in exported["identifiers"]} == set(pids)
-    held = [(each["held_under"], each["type"]) for each in exported["events"]]
+    # What they did on the web belongs to the campaign that the order names, once they are one.
+    moved = [each for each in exported["events"] if each["state"] == "events of other campaigns"]
+    calls = [each for each in exported["events"] if each not in moved]
+    held = [(each["held_under"], each["type"]) for each in calls]
     web_events = [(pids["anonymous"], kind) for kind in ("page", "page", "screen")]
     assert sorted(held) == sorted(
         [*web_events, (pids["user"], "identify"), (pids["user"], "track")]
@@ -216,8 +219,8 @@ def two_who_opened(home: House, campaign: str) -> tuple[str, str]:
     return user, web
 
 
-def await_people(home: House, campaign: str, unique_opened: int) -> None:
-    wanted = {"opened": 2, "unique_opened": unique_opened, "visitors": 1}
+def await_people(home: House, campaign: str, unique_opened: int, visitors: int = 1) -> None:
+    wanted = {"opened": 2, "unique_opened": unique_opened, "visitors": visitors}
 
     def found() -> bool:
         shown = home.campaign(campaign)
@@ -235,7 +238,8 @@ def test_counts_of_people_follow_a_merge_and_its_revocation(home: House) -> None
     await_people(home, "merged", 1)
     asked = {"subject": f"anonymous:{web}", "of": f"user:{user}"}
     post(home, "/v1/identities/links", "privacy_officer", action="revoke", **asked)
-    await_people(home, "merged", 2)
+    # The user, too, is a visitor by now: the identify call belongs to the mail that touched them last.
+    await_people(home, "merged", 2, visitors=2)
     assert home.verdict().is_verified
 
 
