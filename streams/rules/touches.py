@@ -38,11 +38,12 @@ class Stretch(NamedTuple):
 class Touches:
     """Those of one person, packed as they are written. Changed in place, in order always."""
 
-    __slots__ = ("campaigns", "packed")
+    __slots__ = ("_names", "campaigns", "packed")
 
     def __init__(self, campaigns: list[str] | None = None, packed: bytes = b"") -> None:
         self.campaigns = [] if campaigns is None else campaigns
         self.packed = bytearray(packed)
+        self._names: bytes | None = None  # `campaigns` as written; None after a change
 
     def __len__(self) -> int:
         return len(self.packed) // TOUCH.size
@@ -75,11 +76,22 @@ class Touches:
         at = bisect_left(touches, (at_ms, tie))
         return at < len(touches) and touches[at][:2] == (at_ms, tie)
 
+    def append(self, at_ms: int, tie: bytes, received_at_ms: int, campaign_id: str) -> bool:
+        """The touch is known if it is later than all others and there is room; False otherwise."""
+        packed = self.packed
+        size = len(packed)
+        if size and (
+            size >= MOST_TOUCHES * TOUCH.size or _unpack_from(packed, size - TOUCH.size)[0] >= at_ms
+        ):
+            return False
+        self._append(at_ms, tie, received_at_ms, campaign_id)
+        return True
+
     def add(self, touch: Touch, window_ms: int) -> list[Stretch]:
         """The touch is known; the moments whose campaign changed by it."""
         packed = self.packed
         if not packed or _unpack_from(packed, len(packed) - TOUCH.size)[:2] < touch[:2]:
-            self._append(touch)
+            self._append(*touch)
             if len(packed) // TOUCH.size <= MOST_TOUCHES:
                 last = packed[-2 * TOUCH.size : -TOUCH.size]
                 before = next(unpack_touches(self.campaigns, bytes(last)), None)
@@ -116,31 +128,27 @@ class Touches:
         """The fields `touch_campaigns` and `touches` of a record."""
         if not self.packed:
             return _NOTHING
-        names = b"".join([write_text(name) for name in self.campaigns])
-        return b"".join(
-            (
-                write_long(len(self.campaigns)),
-                names,
-                b"\x00",
-                write_long(len(self.packed)),
-                self.packed,
-            )
-        )
+        names = self._names
+        if names is None:
+            written = [write_text(name) for name in self.campaigns]
+            names = self._names = b"".join((write_long(len(written)), *written, b"\x00"))
+        return b"".join((names, write_long(len(self.packed)), self.packed))
 
     def replace(self, touches: Iterable[Touch]) -> None:
         """They are `touches`, which stand in order."""
-        self.campaigns, self.packed = [], bytearray()
+        self.campaigns, self.packed, self._names = [], bytearray(), None
         for touch in touches:
-            self._append(touch)
+            self._append(*touch)
 
-    def _append(self, touch: Touch) -> None:
+    def _append(self, at_ms: int, tie: bytes, received_at_ms: int, campaign_id: str) -> None:
         campaigns = self.campaigns
         try:
-            place = campaigns.index(touch.campaign_id)
+            place = campaigns.index(campaign_id)
         except ValueError:
             place = len(campaigns)
-            campaigns.append(touch.campaign_id)
-        self.packed += _pack(touch.occurred_at_ms, touch.tie, touch.received_at_ms, place)
+            campaigns.append(campaign_id)
+            self._names = None
+        self.packed += _pack(at_ms, tie, received_at_ms, place)
 
 
 def _campaign_at(touches: list[Touch], at_ms: int, window_ms: int) -> str:
