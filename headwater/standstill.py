@@ -14,6 +14,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 from consumers.messages.messages_to_people import TOLD_WITHIN_MS
 from consumers.messages.store import MessageStore
 from producers.rules.cart_ledger import Moved, Way
+from runtime.group_member import offset_in
 from runtime.settings import Settings
 from schemas.codec import CURSOR, SEGMENT_CHANGED, SUBJECT
 from schemas.errors import StoreUnavailable
@@ -105,8 +106,7 @@ class Standstill:
         """Every message that is due was taken in, and each is over or held."""
         stored = self._store.positions(self._due, self._partitions)
         for p in self._partitions:
-            generation, _, position = stored[p].partition(":")
-            at = int(position) if generation == str(self._generation) else 0
+            at = offset_in(stored[p], self._generation) or 0
             # With records of transactions that nobody may read yet: these may be about to be.
             if at < self._end(self._open_ends, self._due, p):
                 return False

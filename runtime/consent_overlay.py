@@ -19,13 +19,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import redis
-import redis.asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from runtime.kin import Kin
 from runtime.settings import Settings
+from runtime.vault_client import async_vault_client
 from runtime.vault_faults import faults
 from runtime.vault_rows import require_durable
 from schemas.decisions import Known
@@ -34,7 +30,6 @@ from schemas.held import Layout, held
 from schemas.minors import Age
 from schemas.subjects import Consent
 
-ANSWER_WITHIN_S = 5.0
 AGE_FIELD = "@age"
 SEND_WITHIN_MS = 1000
 """So long after asking may a sender begin to send."""
@@ -135,12 +130,7 @@ class ConsentOverlay:
     def __init__(self, settings: Settings) -> None:
         self._prefix = settings.vault.key_prefix
         self._is_durable = settings.vault.durable_writes
-        self._client: Any = redis.asyncio.Redis.from_url(
-            settings.vault_url,
-            socket_timeout=ANSWER_WITHIN_S,
-            socket_connect_timeout=ANSWER_WITHIN_S,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self._client: Any = async_vault_client(settings.vault_url)
         self.kin = Kin(self._client, self._prefix, is_durable=self._is_durable)
         """Whose decisions count together; on the same connections."""
 

@@ -15,13 +15,11 @@ from typing import Any, Generic, Self, TypeVar
 
 import redis
 import redis.asyncio
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
-from redis.retry import Retry
 
 from runtime.sealing import IdType, KeyRing, Person, secrets_of
 from runtime.settings import Settings
+from runtime.vault_client import async_vault_client, vault_client
 from runtime.vault_faults import LOST, faults
 from runtime.vault_rows import (
     BEGIN,
@@ -45,7 +43,6 @@ from schemas.errors import StoreRefused
 
 __all__ = ["AsyncVault", "Erased", "Identifier", "Person", "Resolved", "Suppressed", "Vault"]
 
-ANSWER_WITHIN_S = 5.0
 # Below ANSWER_WITHIN_S, so that a slow disk is heard of instead of guessed.
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
 C = TypeVar("C")
@@ -134,12 +131,7 @@ class Vault(_EitherVault["redis.Redis"]):
 
     @staticmethod
     def _connect(url: str) -> "redis.Redis":
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_WITHIN_S,
-            socket_connect_timeout=ANSWER_WITHIN_S,
-            retry=Retry(NoBackoff(), 1),
-        )
+        return vault_client(url)
 
     def check(self) -> None:
         """Raise StoreRefused unless this server promises that a write is on disk, and is kept."""
@@ -272,12 +264,7 @@ class AsyncVault(_EitherVault["redis.asyncio.Redis"]):
 
     @staticmethod
     def _connect(url: str) -> "redis.asyncio.Redis":
-        return redis.asyncio.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_WITHIN_S,
-            socket_connect_timeout=ANSWER_WITHIN_S,
-            retry=AsyncRetry(NoBackoff(), 1),
-        )
+        return async_vault_client(url)
 
     async def check(self) -> None:
         """As in Vault; and the vault is known afterwards if it has a mark. Raises StoreRefused if

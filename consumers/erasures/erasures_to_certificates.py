@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import cast
 
 from confluent_kafka import KafkaException, Producer
 
@@ -25,10 +25,10 @@ from consumers.erasures.stores import Limits, Stores
 from consumers.messages.store import MessageStore
 from consumers.rules.erasure import IDLE, Erasure, Horizons, next_look_ms
 from runtime.clock import ClockMs, now_ms
+from runtime.group_member import GroupMember, offset_in
 from runtime.kafka_reader import Batch, KafkaReader
 from runtime.logs import get_logger
 from runtime.metrics import counter, gauge
-from runtime.retry import Stopped, retry_in_place
 from runtime.sealing import IdType, load_secret
 from runtime.settings import Settings
 from runtime.signing import Signer
@@ -47,7 +47,6 @@ OLD_PARTS_MS = 550_000
 """old_parts_lifetime of `facts`, and its longest pause between two looks for old parts, which
 ClickHouse draws out by up to ten seconds (sinks/migrations/0008_old_parts.sql)."""
 DELIVERED_WITHIN_S = 10.0
-T = TypeVar("T")
 
 
 def run_erasures(
@@ -168,7 +167,7 @@ class Desk:
             raise StoreUnavailable(f"Kafka did not confirm requests ({failed[:1]})")
 
 
-class ErasuresToCertificates:
+class ErasuresToCertificates(GroupMember):
     """The role of one process: a member of the group that shares erasures.requested out."""
 
     def __init__(
@@ -181,28 +180,11 @@ class ErasuresToCertificates:
         member: str | None = None,
     ) -> None:
         self._desk = desk
-        self._stop = stop
         self._clock = clock
         self._topic = settings.topic_names.erasures
         self._generation = settings.kafka.generation
-        self._reader = KafkaReader(
-            settings,
-            self._topic,
-            f"{settings.kafka.topic_prefix}{ROLE}",
-            member=member,
-        )
-
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """Take up requests and carry them out, until stopped."""
-        is_ready = False
-        try:
-            while not self._stop.is_set():
-                self.step()
-                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
-                    is_ready = True
-                    on_ready()
-        except Stopped:
-            get_logger().info("stopped_while_waiting", role=ROLE)
+        group = f"{settings.kafka.topic_prefix}{ROLE}"
+        super().__init__(KafkaReader(settings, self._topic, group, member=member), stop, role=ROLE)
 
     def step(self) -> None:
         """Take up what has come, then look at what is due."""
@@ -216,23 +198,15 @@ class ErasuresToCertificates:
         if due:
             self._retry(lambda: self._desk.look(due), "carry erasures out")
 
-    def close(self) -> None:
-        """Leave the group."""
-        self._reader.close()
-
     def _start(self) -> None:
         partitions = sorted(self._reader.unstarted)
         if not partitions:
             return
         stored = self._desk.store.positions(self._topic, partitions)
-        positions = {p: self._parse(text) for p, text in stored.items()}
+        positions = {p: offset_in(text, self._generation) for p, text in stored.items()}
         self._reader.start(positions)
         # We may be here because something was put back from a copy.
         self._desk.store.hasten(partitions, self._clock())
-
-    def _parse(self, text: str) -> int | None:
-        generation, _, offset = text.partition(":")
-        return int(offset) if generation == str(self._generation) else None
 
     def _take_up(self, batch: Batch) -> None:
         """Every request of the batch is suppressed, stored and due; then the position moves."""
@@ -283,11 +257,6 @@ class ErasuresToCertificates:
         """Of a request that names none, as long as the vault knows."""
         (row,) = self._desk.vault.identifiers_of([pid])
         return [self._desk.vault.hash_of(cast("IdType", row[1]), row[2])] if row else []
-
-    def _retry(self, action: Callable[[], T], doing: str) -> T:
-        return retry_in_place(
-            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
-        )
 
 
 def signer_of(settings: Settings) -> Signer:

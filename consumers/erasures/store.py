@@ -12,18 +12,15 @@ from typing import Any, Self, cast
 
 import msgspec
 import orjson
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from consumers.rules.certificate import Json
 from consumers.rules.erasure import RANKS, Erasure
 from runtime.settings import Settings
+from runtime.vault_client import vault_client
 from runtime.vault_faults import faults
 from runtime.vault_rows import require_durable
 from schemas.held import Layout, held
 
-ANSWER_WITHIN_S = 5.0
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
 
 # ARGV prefix, id, rank, state, partition, due at ms or "" for never, "1" to begin only. Answers 1
@@ -109,12 +106,7 @@ class ErasureStore:
     def __init__(self, url: str, prefix: str, *, is_durable: bool) -> None:
         self._prefix = prefix
         self._is_durable = is_durable
-        self._client: redis.Redis = redis.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_WITHIN_S,
-            socket_connect_timeout=ANSWER_WITHIN_S,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self._client = vault_client(url)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

@@ -6,27 +6,25 @@ position moves; what is read again after a crash has the same id, and is there a
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from consumers.messages.store import MessageStore, Put
 from consumers.rules.messages import JOURNEY, Message
 from runtime.clock import ClockMs, now_ms
+from runtime.group_member import GroupMember, offset_in
 from runtime.kafka_reader import Batch, KafkaReader
 from runtime.logs import get_logger
-from runtime.retry import Stopped, retry_in_place
 from runtime.settings import Settings
 from schemas.codec import JOURNEY_DUE, Malformed
 from schemas.journeys import JourneyDue
 
 AT_ONCE = 500
 IDLE_WAIT_S = 0.2
-T = TypeVar("T")
 
 Read = Callable[[int, int, bytes | None], Sequence[Put]]
 """The messages of a record at (partition, offset). Raises Malformed."""
 
 
-class TopicToMessages:
+class TopicToMessages(GroupMember):
     """Writes the records of one topic down as messages, in a thread of its own.
 
     Run it until `stop` is set. Raises StoreRefused when only a person can help.
@@ -46,23 +44,11 @@ class TopicToMessages:
         self._topic = topic
         self._read = read
         self._store = store
-        self._stop = stop
         self._clock = clock
         self._generation = settings.kafka.generation
         group = f"{settings.kafka.topic_prefix}automation.{topic}"
-        self._reader = KafkaReader(settings, topic, group, member=member)
-
-    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
-        """`on_ready` is called once, when the positions are known."""
-        is_ready = False
-        try:
-            while not self._stop.is_set():
-                self.step()
-                if not is_ready and self._reader.has_joined and not self._reader.unstarted:
-                    is_ready = True
-                    on_ready()
-        except Stopped:
-            get_logger().info("stopped_while_waiting", role="automation", topic=self._topic)
+        reader = KafkaReader(settings, topic, group, member=member)
+        super().__init__(reader, stop, role="automation", topic=topic)
 
     def step(self) -> None:
         """Write down what has come."""
@@ -71,19 +57,11 @@ class TopicToMessages:
         for batch in self._reader.read(limit=AT_ONCE, wait_s=IDLE_WAIT_S, fill_s=0):
             self._retry(lambda batch=batch: self._take(batch), "schedule messages")  # type: ignore[misc]
 
-    def close(self) -> None:
-        """Leave the group."""
-        self._reader.close()
-
     def _start(self) -> None:
         partitions = sorted(self._reader.unstarted)
         if partitions:
             stored = self._store.positions(self._topic, partitions)
-            self._reader.start({p: self._parse(text) for p, text in stored.items()})
-
-    def _parse(self, text: str) -> int | None:
-        generation, _, offset = text.partition(":")
-        return int(offset) if generation == str(self._generation) else None
+            self._reader.start({p: offset_in(text, self._generation) for p, text in stored.items()})
 
     def _take(self, batch: Batch) -> None:
         put: list[Put] = []
@@ -102,11 +80,6 @@ class TopicToMessages:
         position = f"{self._generation}:{batch.next_offset}"
         self._store.schedule(put, self._clock(), {place: position})
         self._reader.commit({batch.partition: batch.next_offset})
-
-    def _retry(self, action: Callable[[], T], doing: str) -> T:
-        return retry_in_place(
-            action, what=doing, wait=self._reader.keep_alive, stopped=self._stop.is_set
-        )
 
 
 def read_due(_: int, __: int, value: bytes | None) -> Sequence[Put]:

@@ -9,20 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
 from consumers.messages.rows import decided_in, message_in, message_of, row_of, scheduled, to_json
 from consumers.messages.scripts import BEGIN, CLAIM, FORGET, MOVE, SCHEDULE, TOLD
 from consumers.rules.messages import Decided, History, Message, State
 from consumers.rules.sending import Window
 from runtime.settings import Settings
+from runtime.vault_client import vault_client
 from runtime.vault_faults import faults
 from runtime.vault_rows import require_durable
 from schemas.topics import DAY_MS
 
-ANSWER_WITHIN_S = 5.0
 CLAIMED_FOR_MS = 60_000
 """A message that was claimed for so long has no one who works on it any more."""
 SENDING_FOR_MS = 300_000
@@ -53,12 +49,7 @@ class MessageStore:
         self._prefix = prefix
         self._is_durable = is_durable
         self._keep_ms = keep_ms
-        self._client: redis.Redis = redis.Redis.from_url(
-            url,
-            socket_timeout=ANSWER_WITHIN_S,
-            socket_connect_timeout=ANSWER_WITHIN_S,
-            retry=Retry(NoBackoff(), 1),
-        )
+        self._client = vault_client(url)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:

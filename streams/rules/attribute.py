@@ -38,14 +38,13 @@ def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: in
     at_ms = moment_of(event.occurred_at_ms)
     touch = at_ms, event.event_id[:TIE_BYTES], event.received_at_ms, campaign_id
     person.size += TOUCH.size + MOST_BYTES_A_CHARACTER * len(campaign_id)
-    course, touches = person.touches, person.touches
+    touches = person.touches
     if touches is None:
         touches = person.touches = Touches()
-    if person.kinship is not None:
-        course = deciding(person)
     is_last = not person.events or moment_of(person.last_seen_ms) < at_ms
     if is_last and person.kinship is None and touches.append(*touch):
         return _NOTHING  # by far the most common
+    course = deciding(person)
     changed = touches.add(Touch(*touch), window_ms)
     if course is not None and course is not touches:
         changed = course.add(Touch(*touch), window_ms)

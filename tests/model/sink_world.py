@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from runtime import kafka_reader, retry
+from runtime import group_member, kafka_reader, retry
 from runtime.settings import Kafka, Redis, Settings
 from schemas.errors import StoreRefused
 from sinks import accepted_to_clickhouse, group_sink, profile_store, subjects_to_redis
@@ -227,7 +227,8 @@ def memory_sinks(patch: pytest.MonkeyPatch) -> Callable[[SinkWorld], None]:
         patch.setattr(retry, "random", world.chance)
         for module in (accepted_to_clickhouse, subjects_to_redis, group_sink):
             patch.setattr(module, "time", world.kafka.clock)
-        for module in (accepted_to_clickhouse, subjects_to_redis, group_sink, retry, kafka_reader):
+        spoken = (accepted_to_clickhouse, subjects_to_redis, group_member, retry, kafka_reader)
+        for module in spoken:
             patch.setattr(module, "get_logger", lambda: Silence(world.said))
 
     return use
