@@ -14,16 +14,19 @@ from typing import Any, cast
 
 from consumers.consents.send_gate import SendGate
 from consumers.messages.store import MessageStore
-from consumers.profiles.profiles_api import Profiles, open_traits
+from consumers.profiles.profiles_api import Profiles, Stored, open_traits
+from consumers.rules.consent_views import union as every_decision
 from consumers.rules.local_time import Quiet, Zone, zone_of
 from consumers.rules.messages import EMAIL, Message
 from consumers.rules.sending import (
+    SEEN_BY,
     Dropped,
     Go,
     Held,
     Limits,
     decide_by_change,
     decide_by_purchase,
+    decide_by_sight,
     decide_by_time,
 )
 from runtime.consent_overlay import ConsentOverlay
@@ -35,9 +38,10 @@ from runtime.time_zones import zones_by_country
 from runtime.vault import Suppressed, Vault
 from schemas.activity import unpack
 from schemas.carts import SET, contents_of, union
+from schemas.consent import Basis
 from schemas.errors import StoreUnavailable
 from schemas.journeys import JourneyDue
-from schemas.subjects import Subject
+from schemas.subjects import Consent, Subject
 
 HOUR_MS = 3_600_000
 CART_EVENTS = frozenset({"Product Added", "Product Removed", "Wishlist Product Added to Cart"})
@@ -79,6 +83,11 @@ class MessageGate:
             chosen.latest_hours * HOUR_MS,
         )
         self._timezone = chosen.timezone
+        purposes = settings.purposes
+        # A purpose that nobody declared has no legal basis at all.
+        self._bases: dict[str, Basis] = {
+            name: purposes[name].basis if name in purposes else "consent" for name in SEEN_BY
+        }
         self._overlay = ConsentOverlay(settings)
         self._vault = vault
         self._profiles = profiles
@@ -126,10 +135,13 @@ class MessageGate:
             zones_by_country(),
             self._timezone,
         )
+        decided = await self._decided(pids, stored)
+        anchor_ms, due_ms = due.anchor_at_ms, due.due_at_ms
         for decision in (
-            decide_by_purchase(due.anchor_at_ms, _ordered_at_ms(each for _, each in known)),
-            decide_by_change(due.anchor_at_ms, _changed_at_ms([each for _, each in known], due)),
-            decide_by_time(due.due_at_ms, now_ms, zone, self.limits, due.expires_at_ms),
+            decide_by_sight(anchor_ms, due_ms, self._bases, decided, now_ms),
+            decide_by_purchase(anchor_ms, _ordered_at_ms(each for _, each in known)),
+            decide_by_change(anchor_ms, _changed_at_ms([each for _, each in known], due)),
+            decide_by_time(due_ms, now_ms, zone, self.limits, due.expires_at_ms),
         ):
             if not isinstance(decision, Go):
                 return decision
@@ -138,6 +150,16 @@ class MessageGate:
     async def confirm(self, allowed: Allowed, due: JourneyDue) -> Dropped | None:
         """None: it may begin within SEND_WITHIN_MS of calling this."""
         return await self._ask(allowed.id_type, allowed.external_id, due)
+
+    async def _decided(
+        self, pids: Sequence[bytes], stored: Mapping[bytes, Stored]
+    ) -> list[list[Consent]]:
+        """What was decided under each pid: as the profile has it, which may be older than the desk,
+        and as the overlay does, which forgets what a later decision covers."""
+        told = await self._overlay.consents_of_each(pids)
+        known = [stored[pid][0] for pid in pids]
+        applied = [each.consents if each is not None else () for each in known]
+        return [every_decision(*both) for both in zip(applied, told, strict=True)]
 
     async def _ask(self, id_type: str, external_id: str, due: JourneyDue) -> Dropped | None:
         asked = cast("IdType", id_type)

@@ -5,11 +5,16 @@ forbid it decides, and says by which values. Quiet hours hold a message until th
 is asked of anew then; everything else drops it: a reminder that comes days later helps nobody.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from consumers.rules.local_time import Quiet, Zone, day_began_ms, quiet_until_ms, week_began_ms
+from schemas.consent import Basis, allows_in_all, decisions_on, is_grant
+from schemas.subjects import Consent
+
+SEEN_BY: Final = ("analytics", "personalisation")
+"""The purposes without which orders, and carts, are not seen (streams/rules/admit.py)."""
 
 Value = str | int | bool
 
@@ -21,6 +26,7 @@ Rule = Literal[
     "no_address",
     "purpose",
     "subscription",
+    "consent_interrupted",
     "purchase_since",
     "cart_changed",
     "too_late",
@@ -80,6 +86,43 @@ class Window:
 
     day_ms: int
     week_ms: int
+
+
+def decide_by_sight(
+    anchor_at_ms: int,
+    due_at_ms: int,
+    bases: Mapping[str, Basis],
+    decided: Sequence[Sequence[Consent]],
+    now_ms: int,
+) -> Decision:
+    """Who was out of a purpose of SEEN_BY for any time may have bought then: nobody knows.
+
+    `decided` are the decisions of each pid of the person, `bases` those of the purposes. No refusal
+    may touch the time since what the message is about; its lane asked that too, of what it knew.
+    And since the message came due no yes may have ended, and none have been recorded: the overlay
+    keeps no refusal that a later yes covers.
+    """
+    since_ms = min(due_at_ms, now_ms)
+    for purpose in SEEN_BY:
+        on_it = [decisions_on(f"purpose/{purpose}", each) for each in decided]
+        unseen, moments = [], {since_ms, now_ms}
+        for each in (one for of_pid in on_it for one in of_pid):
+            stamps = (each.valid_from_ms, each.recorded_at_ms)
+            if not is_grant(each):
+                unseen += [at_ms for at_ms in stamps if at_ms >= anchor_at_ms]
+            elif each.recorded_at_ms >= since_ms:
+                unseen.append(each.recorded_at_ms)
+            moments |= {each.valid_from_ms, each.valid_to_ms or now_ms}
+        unseen += [
+            at_ms
+            for at_ms in moments
+            if since_ms <= at_ms <= now_ms
+            and not allows_in_all(bases[purpose], on_it, at_ms, at_ms)
+        ]
+        if unseen:
+            values = {"purpose": purpose, "unseen_at_ms": min(unseen), "since_ms": anchor_at_ms}
+            return Dropped("consent_interrupted", values)
+    return GO
 
 
 def decide_by_purchase(anchor_at_ms: int, ordered_at_ms: Iterable[int]) -> Decision:

@@ -13,6 +13,7 @@ from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from runtime.sealing import Person
 from schemas.errors import StoreUnavailable
+from schemas.subjects import Consent
 from tests.mailing import (
     NOON_MS,
     YES,
@@ -168,6 +169,42 @@ def test_at_night_a_message_waits_for_the_morning_and_is_asked_of_again(
     assert post.last(second).rule == "purchase_since"
     states = [each.state for each in post.history(first).decisions]
     assert states == ["scheduled", "held", "sending", "sent"]
+
+
+@pytest.mark.parametrize("knows", ["desk", "profile"])
+def test_who_was_out_while_a_message_waited_may_have_bought_unseen(
+    post: Office, mailbox: Mailbox, knows: str
+) -> None:
+    tokyo = {"email": "t@example.com", "timezone": "Asia/Tokyo"}
+    people = {
+        matters: post.person(traits=tokyo)
+        for matters in ("purpose/analytics", "purpose/personalisation", "purpose/advertising")
+    }
+    waiting = {on: post.schedule(person) for on, person in people.items()}
+    post.work()
+    assert {post.last(each).rule for each in waiting.values()} == {"quiet_hours"}
+    out_ms, back_ms = NOON_MS + HOUR_MS, NOON_MS + 2 * HOUR_MS
+    for on, person in people.items():
+        if knows == "desk" or on == "purpose/advertising":
+            post.decide(person, (on, "withdrawn"), at_ms=out_ms)
+            post.decide(person, (on, "granted"), at_ms=back_ms)
+        else:
+            # A vault that was put back knows nothing of the night; what lanes applied does.
+            consents = [Consent(on, "withdrawn", out_ms, None, out_ms),
+                        Consent(on, "granted", back_ms, None, back_ms)]  # fmt: skip
+            post.profile(person, traits=tokyo, consents=consents)
+    morning_ms = post.last(waiting["purpose/analytics"]).until_ms
+    assert morning_ms is not None
+    post.clock.at_ms = morning_ms
+    post.work()
+    found = {on: (post.last(each).state, post.last(each).rule) for on, each in waiting.items()}
+    assert found == {
+        "purpose/analytics": ("dropped", "consent_interrupted"),
+        "purpose/personalisation": ("dropped", "consent_interrupted"),
+        # Who only did not want to hear of offers was seen all the while, and does again.
+        "purpose/advertising": ("sent", ""),
+    }
+    assert len(mailbox.mails) == 1
 
 
 def test_limits_hold_for_messages_that_come_at_once_and_count_by_channel(

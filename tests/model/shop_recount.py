@@ -96,10 +96,7 @@ class _Mails:
                 self._broken.add(f"a mail at a wrong time or to somebody else: {story.pid.hex()}")
             then, about = replace(message, at_ms=mail.at_ms), Counter[str]()
             self._broken |= {
-                f"mailed: {why}"
-                for f in story.facts
-                if not _was_allowed_again(story, f, mail.at_ms)
-                and (why := _against(story, then, f, about))
+                f"mailed: {why}" for f in story.facts if (why := _against(story, then, f, about))
             }
         return expected
 
@@ -154,14 +151,6 @@ def _against(story: Story, message: Message, fact: Fact, met: Counter[str]) -> s
         was_before = fact.arrives_at_ms < message.anchor_ms
         return "" if was_before else "a message after a withdrawal"
     return "a message after an erasure" if fact.kind == "erase" else ""
-
-
-def _was_allowed_again(story: Story, fact: Fact, by_ms: int) -> bool:
-    """It withdrew, and a grant came after it: who waited for the morning may hear of their cart."""
-    return fact.kind == "withdraw" and any(
-        each.kind == "grant" and fact.arrives_at_ms <= each.arrives_at_ms <= by_ms
-        for each in story.facts
-    )
 
 
 def _is_unseen(story: Story, order: Fact) -> bool:

@@ -14,22 +14,25 @@ from zoneinfo import ZoneInfo
 
 from consumers.rules.local_time import Quiet, Zone
 from consumers.rules.sending import (
+    SEEN_BY,
     Dropped,
     Held,
     Limits,
     decide_by_caps,
     decide_by_change,
     decide_by_purchase,
+    decide_by_sight,
     decide_by_time,
     window_of,
 )
-from schemas.consent import allowed_now
+from schemas.consent import Basis, allowed_now, decisions_on
 from schemas.subjects import Consent
 from tests.model.cart_story import DAY_MS, EXPIRES_MS, MINUTE_MS, Fact, Message, Story
 
 ZONES = ("UTC", "Europe/Prague", "America/Sao_Paulo", "America/New_York")
 LIMITS = Limits(most_a_day=1, most_a_week=2, quiet=Quiet(22 * 60, 8 * 60), latest_ms=DAY_MS)
-PURPOSE = "purpose/advertising"
+WITHDRAWN = "purpose/advertising", "purpose/analytics", "purpose/personalisation"
+BASES: dict[str, Basis] = dict.fromkeys(SEEN_BY, "legitimate_interest")
 
 
 def zone_name_of(pid: bytes) -> str:
@@ -49,13 +52,14 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
         now_ms, due_ms, number, message = heapq.heappop(waiting)
         known = [fact for fact in story.facts if fact.arrives_at_ms <= now_ms]
         decisions = [
-            Consent(PURPOSE, "granted" if fact.kind == "grant" else "withdrawn",
+            Consent(on, "granted" if fact.kind == "grant" else "withdrawn",
                     fact.arrives_at_ms, None, fact.arrives_at_ms)
-            for fact in known if fact.kind in ("grant", "withdraw")
+            for fact in known if fact.kind in ("grant", "withdraw") for on in WITHDRAWN
         ]  # fmt: skip
         if any(fact.kind == "erase" for fact in known):
             continue
-        if not allowed_now("legitimate_interest", decisions, now_ms):
+        on_sending = decisions_on(WITHDRAWN[0], decisions)
+        if not allowed_now("legitimate_interest", on_sending, now_ms):
             continue
         used = [fact for fact in known if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms)]
         ordered = [fact.occurred_at_ms for fact in used if fact.kind == "order"]
@@ -65,6 +69,7 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
             if fact.kind in ("add", "remove") or fact is _other_cart(used, message)
         ]
         verdicts = (
+            decide_by_sight(message.anchor_ms, due_ms, BASES, [decisions], now_ms),
             decide_by_purchase(message.anchor_ms, ordered),
             decide_by_change(message.anchor_ms, changed),
             decide_by_time(due_ms, now_ms, zone, LIMITS, message.anchor_ms + EXPIRES_MS),
@@ -117,18 +122,18 @@ def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
     used = [f for f in known if _counts(story, f.occurred_at_ms, f.arrives_at_ms)]
     if _other_cart(used, message) is not None:
         return True
-    withdrawn = False
-    for fact in sorted(known, key=lambda fact: fact.arrives_at_ms):
+    for fact in known:
+        # Who withdrew since may have bought unseen, whatever they allowed after that.
+        if fact.kind == "withdraw" and fact.arrives_at_ms >= message.anchor_ms:
+            return True
         if fact.kind == "erase":
             return True
-        if fact.kind in ("withdraw", "grant"):
-            withdrawn = fact.kind == "withdraw"
-        elif _counts(story, fact.occurred_at_ms, fact.arrives_at_ms):
+        if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms):
             if fact.kind == "order" and fact.occurred_at_ms >= message.anchor_ms:
                 return True
             if fact.kind in ("add", "remove") and fact.occurred_at_ms > message.anchor_ms:
                 return True
-    return withdrawn
+    return False
 
 
 def _other_cart(used: Sequence[Fact], message: Message) -> Fact | None:

@@ -17,11 +17,14 @@ from consumers.rules.sending import (
     Limits,
     decide_by_caps,
     decide_by_purchase,
+    decide_by_sight,
     decide_by_time,
     retry_after_ms,
     window_of,
 )
 from runtime.settings import Settings
+from schemas.consent import Basis
+from schemas.subjects import Consent
 
 HOUR_MS = 3_600_000
 LIMITS = Limits(1, 3, Quiet(22 * 60, 8 * 60), 24 * HOUR_MS)
@@ -101,6 +104,64 @@ def test_nobody_ever_gets_more_than_the_caps_in_a_calendar_day_or_week(
 def _by_calendar(sent: list[int], name: str) -> tuple[Counter[object], Counter[object]]:
     walls = [datetime.fromtimestamp(at_ms / 1000, ZoneInfo(name)) for at_ms in sent]
     return Counter(at.date() for at in walls), Counter(at.isocalendar()[:2] for at in walls)
+
+
+ANCHOR_MS, DUE_MS, MORNING_MS = 1_000, 2_000, 9_000
+
+
+def said(
+    status: str, recorded_ms: int, from_ms: int | None = None, to_ms: int | None = None
+) -> Consent:
+    begins_ms = recorded_ms if from_ms is None else from_ms
+    return Consent("purpose/analytics", status, begins_ms, to_ms, recorded_ms)
+
+
+@pytest.mark.parametrize(
+    ("basis", "decided", "unseen_at_ms"),
+    [
+        ("legitimate_interest", [], None),
+        ("consent", [], DUE_MS),
+        ("legitimate_interest", [said("withdrawn", 800), said("granted", 900)], None),
+        # The lane asked with all that was said until it came due.
+        ("legitimate_interest", [said("granted", 1_500)], None),
+        ("consent", [said("granted", 1_500)], None),
+        ("legitimate_interest", [said("withdrawn", 3_000), said("granted", 4_000)], 3_000),
+        ("legitimate_interest", [said("withdrawn", 1_000)], 1_000),
+        # Recorded before, from a later time on; recorded since, of an earlier time.
+        (
+            "legitimate_interest",
+            [said("withdrawn", 900, 3_000), said("granted", 950, 4_000)],
+            2_000,
+        ),
+        ("legitimate_interest", [said("withdrawn", 3_000, 500), said("granted", 4_000)], 2_000),
+        # All that the overlay keeps of somebody who withdrew and came back.
+        ("legitimate_interest", [said("granted", 4_000)], 4_000),
+        ("consent", [said("granted", 900, 900, 5_000)], 5_000),
+        ("consent", [said("granted", 900, 900, 5_000), said("granted", 950, 6_000)], 5_000),
+        ("consent", [said("granted", 900, 900, 5_000), said("granted", 950, 4_000)], None),
+        ("legitimate_interest", [said("granted", 900, 900, 5_000)], None),
+    ],
+)
+def test_who_was_out_for_any_time_may_have_bought(
+    basis: Basis, decided: list[Consent], unseen_at_ms: int | None
+) -> None:
+    bases: dict[str, Basis] = {"analytics": basis, "personalisation": "legitimate_interest"}
+    dropped = Dropped(
+        "consent_interrupted",
+        {"purpose": "analytics", "unseen_at_ms": unseen_at_ms or 0, "since_ms": ANCHOR_MS},
+    )
+    for of_pids in ([decided], [[], decided], [decided, decided]):
+        found = decide_by_sight(ANCHOR_MS, DUE_MS, bases, of_pids, MORNING_MS)
+        assert found == (GO if unseen_at_ms is None else dropped)
+
+
+def test_carts_are_not_seen_without_personalisation() -> None:
+    bases: dict[str, Basis] = dict.fromkeys(("analytics", "personalisation"), "legitimate_interest")
+    refused = Consent("purpose/personalisation", "withdrawn", 3_000, None, 3_000)
+    other = Consent("purpose/advertising", "withdrawn", 3_000, None, 3_000)
+    found = decide_by_sight(ANCHOR_MS, DUE_MS, bases, [[refused, other]], MORNING_MS)
+    assert isinstance(found, Dropped) and found.values["purpose"] == "personalisation"
+    assert decide_by_sight(ANCHOR_MS, DUE_MS, bases, [[other]], MORNING_MS) == GO
 
 
 @given(st.integers(1, 100), st.floats(0, 1))
