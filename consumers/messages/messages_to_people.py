@@ -134,15 +134,21 @@ class Sender:
         else:
             self._stale = ""
 
+    async def _drop_aged(self, message: Message, aged: Dropped) -> None:
+        """It is too late; of an erased person not even that is kept, though their message was read
+        again from an old copy of the log."""
+        is_erased = await self._gate.identified(message.pid) is None
+        await self._keeper.drop(message, Dropped("erased", {}) if is_erased else aged)
+
     # -- messages of journeys
 
     async def _send(self, message: Message, due: JourneyDue) -> None:
         now = self._keeper.clock()
         aged = decide_by_age(due.due_at_ms, now, self._gate.limits, due.expires_at_ms)
-        if isinstance(aged, Dropped):
-            await self._keeper.drop(message, aged)
-            return
         try:
+            if isinstance(aged, Dropped):
+                await self._drop_aged(message, aged)
+                return
             if self._stale:
                 raise StoreUnavailable(self._stale)
             found = await self._gate.ask(message, due, now)
@@ -274,10 +280,10 @@ class Sender:
 
     async def _send_change(self, message: Message) -> None:
         aged = decide_by_age(message.due_at_ms, self._keeper.clock(), self._gate.limits)
-        if isinstance(aged, Dropped):
-            await self._keeper.drop(message, aged)
-            return
         try:
+            if isinstance(aged, Dropped):
+                await self._drop_aged(message, aged)
+                return
             if await self._gate.identified(message.pid) is None:
                 await self._keeper.drop(message, Dropped("erased", {}))
                 return

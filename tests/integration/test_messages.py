@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 import pytest
 import redis
 
+from consumers.messages.journeys_to_messages import message_of_due
 from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
+from consumers.rules.messages import JOURNEY, SEGMENT, Kind
 from runtime.sealing import Person
 from schemas.errors import StoreUnavailable
 from schemas.subjects import Consent
@@ -143,6 +146,21 @@ def test_an_erased_person_leaves_nothing_behind_not_even_a_reason(
     post.vault.suppress("user", "u1", NOON_MS)
     post.work()
     assert mailbox.mails == []
+    assert post.store.of_person([person.pid]) == []
+    assert post.store.remains_of([person.pid]) == [0]
+    assert not list(post.redis.scan_iter(f"{post.settings.sending.key_prefix}*{message.id}"))
+
+
+@pytest.mark.parametrize("kind", [JOURNEY, SEGMENT])
+def test_an_erased_persons_message_from_an_old_copy_of_the_log_is_erased_before_it_is_too_late(
+    post: Office, kind: Kind
+) -> None:
+    person = post.person()
+    due = post.due(person, due_at_ms=NOON_MS - 25 * HOUR_MS)
+    message = replace(message_of_due(due), kind=kind)
+    post.vault.suppress("user", "u1", NOON_MS)
+    post.store.schedule([(message, message.due_at_ms)], NOON_MS, {})
+    post.work()
     assert post.store.of_person([person.pid]) == []
     assert post.store.remains_of([person.pid]) == [0]
     assert not list(post.redis.scan_iter(f"{post.settings.sending.key_prefix}*{message.id}"))

@@ -107,6 +107,8 @@ class _Mails:
             self._broken.add("a mail that was never due")
         if post.store.next_wake_ms() is not None:
             self._broken.add("automation is not at rest")
+        if any(post.store.remains_of(sorted(post.erased))):
+            self._broken.add("something is left of who was erased")
         known = self._mailed.keys() - post.fate.interrupted
         gone = {post.addresses[pid] for pid in post.erased}
         untold = {each for each in known - post.told if self._mailed[each].to not in gone}
