@@ -6,7 +6,7 @@ only, and a position counts control records too: they take offsets of their own.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -113,8 +113,11 @@ class KafkaReader:
         """Partitions of ours that wait for `start`."""
         return frozenset(self._unstarted)
 
-    def start(self, positions: Mapping[int, int | None]) -> dict[int, tuple[int, int]]:
-        """Read every partition of `positions` from there on; None is the beginning of its log.
+    def start(
+        self, positions: Mapping[int, int | None], anew: Collection[int] = ()
+    ) -> dict[int, tuple[int, int]]:
+        """Read every partition of `positions` from there on; None is the beginning of its log, and
+        so is each position of `anew`, which must be in the log nevertheless.
 
         Answers (first offset to be read, end of the log now) of each. Name all of `unstarted` at
         once. Raises StoreRefused, naming the remedy, if a position is outside the log;
@@ -125,9 +128,9 @@ class KafkaReader:
             first, end = self._range(partition)
             if position is not None and not first <= position <= end:
                 raise StoreRefused(self._explain_outside(partition, position, first, end))
-            begin.append(
-                TopicPartition(self._topic, partition, first if position is None else position)
-            )
+            if position is None or partition in anew:
+                position = first
+            begin.append(TopicPartition(self._topic, partition, position))
             self._ends[partition] = end
         # No resume beside it: librdkafka may drop either of the two (its issue 5591), and the
         # partition is then silent for good, without a word.

@@ -1,12 +1,16 @@
 """Where does each partition's log begin and end, as somebody is told who never asked before?"""
 
 from collections.abc import Iterable
+from concurrent.futures import Future
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import StoreUnavailable
 
 ANSWER_WITHIN_S = 15.0
+_UNCOMMITTED = IsolationLevel.READ_UNCOMMITTED
 
 
 def log_ends(
@@ -42,3 +46,46 @@ def log_ends(
         ) from error
     finally:
         consumer.close()
+
+
+def ends_of_all(
+    bootstrap_servers: str, topics: Iterable[str], partitions: int, *, within_s: float
+) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> the end of each that holds something, in two questions to each broker,
+    with records of unfinished transactions. Raises StoreUnavailable unless all are told."""
+    stranger = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2})
+    places = [(topic, p) for topic in topics for p in range(partitions)]
+    firsts, ends = (
+        offsets_of(stranger, places, spec, within_s=within_s, isolation=_UNCOMMITTED)
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+    )
+    if not firsts.keys() & ends.keys() >= set(places):
+        raise StoreUnavailable("Kafka did not tell the ends of all inputs")
+    return {place: end for place, end in ends.items() if end > firsts[place]}
+
+
+def offsets_of(
+    admin: AdminClient,
+    places: Iterable[tuple[str, int]],
+    spec: OffsetSpec,
+    *,
+    within_s: float,
+    isolation: IsolationLevel = IsolationLevel.READ_COMMITTED,
+) -> dict[tuple[str, int], int]:
+    """(topic, partition) -> offset; those without an answer `within_s` are left out."""
+    wanted = {TopicPartition(*place): spec for place in places}
+    found: dict[tuple[str, int], int] = {}
+    if not wanted:
+        return found
+    asked: dict[Any, Future[Any]] = admin.list_offsets(
+        wanted, isolation_level=isolation, request_timeout=within_s
+    )
+    for at, answer in asked.items():
+        try:
+            offset = answer.result(within_s).offset
+        except (KafkaException, TimeoutError):
+            continue
+        # A broker that did not answer in time is told by an offset below 0, not by an error.
+        if offset >= 0:
+            found[at.topic, at.partition] = offset
+    return found

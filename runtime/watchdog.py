@@ -12,13 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
-from typing import Any
+from functools import partial
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from runtime.crash import EXIT_CRASHED, crash
+from runtime.log_ends import offsets_of
 from runtime.logs import get_logger
 from runtime.metrics import GaugeName, gauge
 from runtime.stalls import LogRange, Place, Stall, Standing, beyond, stuck, watch_on
@@ -164,37 +163,15 @@ class KafkaRanges:
         """The range of each place, `first` only where it matters; those without answer left out."""
         if not standings:
             return {}
-        stranger = AdminClient(self._config)
-        ends = self._ask(stranger, standings, OffsetSpec.latest())
+        ask = partial(offsets_of, AdminClient(self._config), within_s=self._answer_within_s)
+        ends = ask(standings, OffsetSpec.latest())
         unknown = [place for place in ends if standings[place].position is None]
-        firsts = self._ask(stranger, unknown, OffsetSpec.earliest())
+        firsts = ask(unknown, OffsetSpec.earliest())
         return {
             place: LogRange(firsts.get(place, 0), end)
             for place, end in ends.items()
             if place in firsts or standings[place].position is not None
         }
-
-    def _ask(
-        self, admin: AdminClient, places: Iterable[Place], spec: OffsetSpec
-    ) -> dict[Place, int]:
-        wanted = {TopicPartition(*place): spec for place in places}
-        found: dict[Place, int] = {}
-        if not wanted:
-            return found
-        asked: dict[Any, Future[Any]] = admin.list_offsets(
-            wanted,
-            isolation_level=IsolationLevel.READ_COMMITTED,
-            request_timeout=self._answer_within_s,
-        )
-        for at, answer in asked.items():
-            try:
-                offset = answer.result(self._answer_within_s).offset
-            except (KafkaException, TimeoutError):
-                continue
-            # A broker that did not answer in time is told by an offset below 0, not by an error.
-            if offset >= 0:
-                found[at.topic, at.partition] = offset
-        return found
 
 
 def answer_within_s(pause_s: float) -> float:

@@ -28,6 +28,11 @@ def seen_key(seq: int) -> bytes:
     return SEEN_PREFIX + seq.to_bytes(8, "big")
 
 
+def applied_key(prefix: str, topic: str, partition: int) -> str:
+    """The key in Redis of where a lane stood when everything up to there was written there."""
+    return f"{prefix}applied:{topic}:{partition}"
+
+
 def parked_key(pid: bytes) -> bytes:
     """The key of what is parked of one person."""
     return PARKED_PREFIX + pid

@@ -5,13 +5,15 @@ record first: Redis rolls nothing back, so the script checks before it writes. T
 partition is moved after all replies, and only over the value we last saw there: a server that
 lost its newest writes, or was replaced, is noticed by its older cursor and written again from it.
 Every pipeline of profiles ends with a mark on the cursor, because a server may lose them, and be
-back under a new connection, before the cursor moves.
+back under a new connection, before the cursor moves. With a cursor goes where the lane stood when
+it wrote what is there now: a lane writes that after the people (streams/written_memory.py).
 """
 
 import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import redis
@@ -24,6 +26,7 @@ from schemas.codec import SUBJECT
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from schemas.held import Layout, fields_of, held
 from schemas.segments import members_key
+from schemas.subjects import applied_key
 
 ANSWER_WITHIN_S = 15
 CALLS_PER_PIPELINE = 1000
@@ -56,12 +59,14 @@ end
 return 1
 """
 
-# KEYS cursor; ARGV the value that we know to be there ("" for none), the new value. A retry finds
-# the new value there, when only the answer was lost.
+# KEYS cursor, where the lane stood; ARGV the value that we know to be at the cursor ("" for none),
+# the new value, the lane's own record or "" for no newer one. A retry finds the new value there,
+# when only the answer was lost.
 _MOVE_CURSOR = """
 local at = redis.call('GET', KEYS[1]) or ''
 if at ~= ARGV[1] and at ~= ARGV[2] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2])
+if ARGV[3] ~= '' then redis.call('SET', KEYS[2], ARGV[3]) end
 return 1
 """
 
@@ -89,6 +94,12 @@ LAYOUT = (
         "redis",
         "as long as the store",
         (held("value", "technical", "operation", "How far the partition is written"),),
+    ),
+    Layout(
+        "applied:{topic}:{partition}",
+        "redis",
+        "as long as the store",
+        (held("value", "technical", "operation", "Up to where the lane knew every input by then"),),
     ),
 )
 """What this module's scripts write."""
@@ -154,6 +165,14 @@ class ProfileStore:
         self._known = self._cursors(list(partitions))
         return {p: self._parse(p, value) for p, value in self._known.items()}
 
+    def without_lane(self, partitions: Iterable[int]) -> list[int]:
+        """Partitions of which nothing says where their lane stood: a version wrote them that did
+        not keep it."""
+        wanted = list(partitions)
+        with _answering("where lanes stood"):
+            found = self._redis.mget([self._applied_key(p) for p in wanted])
+        return [p for p, stood in zip(wanted, found, strict=True) if not stood]
+
     def lost_cursors(self, partitions: Iterable[int]) -> list[int]:
         """Partitions whose cursor somebody moved, or the server forgot."""
         found = self._cursors(list(partitions))
@@ -197,23 +216,31 @@ class ProfileStore:
                 return lost
         return []
 
-    def move_cursors(self, positions: Mapping[int, int]) -> list[int]:
+    def move_cursors(
+        self, positions: Mapping[int, int], applied: Mapping[int, bytes] = MappingProxyType({})
+    ) -> list[int]:
         """Set cursors, and answer the partitions whose cursor was lost, which stays as it is.
 
-        Of those, read on from where `positions` says.
+        Of those, read on from where `positions` says. `applied` are the newest records before
+        `positions` in which lanes say where they stand.
         """
         values = {p: f"{self._generation}:{at}".encode() for p, at in positions.items()}
         with _answering("to move cursors"):
-            lost = self._set_cursors(self._redis.pipeline(transaction=False), values)
+            lost = self._set_cursors(self._redis.pipeline(transaction=False), values, applied)
         self._batch += 1
         return lost
 
-    def _set_cursors(self, pipeline: Any, values: Mapping[int, bytes]) -> list[int]:
+    def _set_cursors(
+        self,
+        pipeline: Any,
+        values: Mapping[int, bytes],
+        applied: Mapping[int, bytes] = MappingProxyType({}),
+    ) -> list[int]:
         """Do what the pipeline holds, then set cursors over what we know: where we could not."""
         for partition, value in values.items():
             self._move_cursor(
-                keys=[self._cursor_key(partition)],
-                args=[self._known.get(partition, b""), value],
+                keys=[self._cursor_key(partition), self._applied_key(partition)],
+                args=[self._known.get(partition, b""), value, applied.get(partition, b"")],
                 client=pipeline,
             )
         answers = pipeline.execute()
@@ -235,6 +262,9 @@ class ProfileStore:
 
     def _cursor_key(self, partition: int) -> str:
         return f"{self._prefix}cursor:{self._topic}:{partition}"
+
+    def _applied_key(self, partition: int) -> str:
+        return applied_key(self._prefix, self._topic, partition)
 
     def _parse(self, partition: int, value: bytes) -> int | None:
         value = _unmarked(value)

@@ -15,7 +15,7 @@ from runtime.settings import Settings
 from runtime.watchdog import Watch, nobody_watches
 from schemas.codec import SUBJECT, Malformed
 from schemas.errors import StoreRefused
-from schemas.subjects import PID_BYTES
+from schemas.subjects import CURSOR_KEY, PID_BYTES
 from sinks.group_sink import GroupSink
 from sinks.profile_store import ProfileStore, ProfileWrite
 
@@ -66,6 +66,7 @@ class SubjectsToRedis(GroupSink):
         self._rebuilding: dict[int, int] = {}
         self._held: dict[int, dict[bytes, ProfileWrite]] = {}
         self._held_until: dict[int, int] = {}
+        self._applied: dict[int, bytes] = {}  # of each partition the last that its lane said
         self._not_durable: set[int] = set()
         self._durable_at_s = time.monotonic()
 
@@ -97,14 +98,17 @@ class SubjectsToRedis(GroupSink):
         if not partitions:
             return
         positions = self._store.positions(partitions)
-        ranges = self._reader.start(positions)
+        unsaid = self._store.without_lane(partitions)
+        ranges = self._reader.start(positions, anew=unsaid)
         self._positions = {p: begin for p, (begin, _) in ranges.items()}
         self._not_durable = set()
-        self._held = {}
+        self._held, self._applied = {}, {}
         # Without a cursor Redis is new or was lost. People erased later in the log must not appear
         # meanwhile: the newest record of each key is found first, and only that is written.
         self._rebuilding = {
-            p: end for p, (begin, end) in ranges.items() if positions[p] is None and begin < end
+            p: end
+            for p, (begin, end) in ranges.items()
+            if (positions[p] is None or p in unsaid) and begin < end
         }
         get_logger().info("sink_started", sink=SINK, topic=self._topic, positions=positions)
 
@@ -112,10 +116,14 @@ class SubjectsToRedis(GroupSink):
         began_s = time.monotonic()
         writes: list[ProfileWrite] = []
         moves: dict[int, int] = {}
+        applied: dict[int, bytes] = {}
         for batch in batches:
             p = batch.partition
             if p not in self._positions or batch.next_offset <= self._positions[p]:
                 continue
+            for _, key, value in batch.records:
+                if key == CURSOR_KEY and value is not None:
+                    self._applied[p] = value
             newest = self._held.pop(p, {})
             newest.update(self._newest(batch))
             if batch.next_offset < self._rebuilding.get(p, 0) and len(newest) < REBUILD_PROFILES:
@@ -125,12 +133,14 @@ class SubjectsToRedis(GroupSink):
             self._rebuilding.pop(p, None)
             writes += newest.values()
             moves[p] = batch.next_offset
+            if p in self._applied:
+                applied[p] = self._applied[p]
         if not moves:
             return
 
         def write() -> list[int]:
             # The cursors after every reply: what they claim is there.
-            return self._store.write(writes, moves) or self._store.move_cursors(moves)
+            return self._store.write(writes, moves) or self._store.move_cursors(moves, applied)
 
         # All of it again after a fault: a server that came back in an earlier state may have lost
         # the profiles of this very batch, which the cursors before it do not show.
@@ -190,6 +200,7 @@ class SubjectsToRedis(GroupSink):
     def _forget(self, partitions: Iterable[int]) -> None:
         for partition in partitions:
             self._positions.pop(partition, None)
+            self._applied.pop(partition, None)
             self._held.pop(partition, None)
             self._rebuilding.pop(partition, None)
             self._not_durable.discard(partition)

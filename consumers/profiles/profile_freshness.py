@@ -1,21 +1,26 @@
-"""Do the profiles know everything that the lanes have decided by now?
+"""Do the profiles know everything that was on the log when this was asked?
 
-A profile is as old as the sink that writes it. Somebody who bought while the sink was down looks in
-Redis as if they had not: so before a message goes, the sink must have come at least to where the
-log of profiles ended when that was asked.
+A profile is as old as the lane that decides what is in it, and as the sink that writes it. Somebody
+who bought while either was down looks in Redis as if they had not: so before a message goes, the
+ends of all inputs are asked for, and every lane must have said, in Redis, that it stood there. It
+says so after the people whom it changed, and the sink keeps that order (sinks/profile_store.py).
 """
 
 import time
+from collections.abc import Mapping
 from typing import Any, cast
 
 import redis
 
-from runtime.log_ends import log_ends
+from runtime.log_ends import ends_of_all
 from runtime.settings import Settings
-from schemas.errors import StoreUnavailable
+from schemas.codec import CURSOR, Malformed
+from schemas.errors import StoreRefused, StoreUnavailable
+from schemas.subjects import applied_key
 
 ANSWER_WITHIN_S = 5.0
-CATCHES_UP_WITHIN_S = 3.0
+CATCHES_UP_WITHIN_S = 5.0
+"""A lane commits within 1.5 s (streams/lane.py), and the sink writes what it said at once."""
 _ASK_EVERY_S = 0.05
 
 
@@ -23,12 +28,13 @@ class ProfileFreshness:
     """For one thread at a time."""
 
     def __init__(self, settings: Settings) -> None:
-        topic = settings.topic_names.subjects
-        self._topic = topic
+        topics = settings.topic_names
+        self._inputs = topics.inputs
         self._servers = settings.kafka.bootstrap_servers
-        self._partitions = range(settings.kafka.partitions)
-        self._generation = str(settings.kafka.generation)
-        self._keys = [f"{settings.redis.key_prefix}cursor:{topic}:{p}" for p in self._partitions]
+        self._partitions = settings.kafka.partitions
+        self._generation = settings.kafka.generation
+        prefix = settings.redis.key_prefix
+        self._keys = [applied_key(prefix, topics.subjects, p) for p in range(self._partitions)]
         self._client: redis.Redis = redis.Redis.from_url(
             settings.redis.url,
             socket_timeout=ANSWER_WITHIN_S,
@@ -36,36 +42,40 @@ class ProfileFreshness:
         )
 
     def require(self) -> None:
-        """Whatever was in a profile's log when this was called is in Redis.
+        """Whatever was on the log of any input when this was called is in the profiles.
 
         Raises StoreUnavailable when that does not come true within CATCHES_UP_WITHIN_S.
         """
-        ends = log_ends(
-            self._servers,
-            self._topic,
-            self._partitions,
-            within_s=ANSWER_WITHIN_S,
-            isolation="read_committed",
-        )
+        ends = ends_of_all(self._servers, self._inputs, self._partitions, within_s=ANSWER_WITHIN_S)
         until_s = time.monotonic() + CATCHES_UP_WITHIN_S
-        while any(at < end for at, (_, end) in zip(self._positions(), ends.values(), strict=True)):
+        while behind := self._behind(ends):
             if time.monotonic() > until_s:
-                raise StoreUnavailable("profiles are behind the log; see subjects-to-redis")
+                topic, p = min(behind)
+                raise StoreUnavailable(
+                    f"profiles are behind {topic}[{p}]; see streams and subjects-to-redis"
+                )
             time.sleep(_ASK_EVERY_S)
 
     def close(self) -> None:
         """Give the connections back."""
         self._client.close()
 
-    def _positions(self) -> list[int]:
+    def _behind(self, ends: Mapping[tuple[str, int], int]) -> list[tuple[str, int]]:
         try:
             found = cast("list[Any]", self._client.mget(self._keys))
         except (redis.RedisError, OSError) as error:
             raise StoreUnavailable(f"Redis does not answer ({type(error).__name__})") from None
-        return [self._position(value) for value in found]
+        applied: dict[tuple[str, int], int] = {}
+        for p, value in enumerate(found):
+            if value is not None:
+                applied |= self._positions(p, value)
+        return [place for place, end in ends.items() if applied.get(place, 0) < end]
 
-    def _position(self, cursor: bytes | None) -> int:
-        # Behind a '+' stands the mark of a batch under way (sinks/profile_store.py).
-        text = (cursor or b"").partition(b"+")[0].decode()
-        generation, _, position = text.partition(":")
-        return int(position) if position and generation == self._generation else 0
+    def _positions(self, p: int, value: bytes) -> dict[tuple[str, int], int]:
+        try:
+            cursor = CURSOR.decode(value)
+        except Malformed as error:
+            raise StoreRefused(f"{self._keys[p]} is no position of a lane ({error})") from None
+        if cursor.generation != self._generation:
+            return {}
+        return {(each.topic, p): each.next_offset for each in cursor.positions}

@@ -51,9 +51,13 @@ def test_scripts_of_redis_do_what_the_model_does(
             ]
             real, model = set_if_newer([key], args), memory.set_if_newer([key], args)
         else:
-            key += ":cursor"
-            args = [chance.choice((b"", b"1:1", b"1:2")), chance.choice((b"1:1", b"1:2", b"1:3"))]
-            real, model = move_cursor([key], args), memory.move_cursor([key], args)
+            keys = [f"{key}:cursor", f"{key}:applied"]
+            args = [
+                chance.choice((b"", b"1:1", b"1:2")),
+                chance.choice((b"1:1", b"1:2", b"1:3")),
+                chance.choice((b"", b"stood", b"stands")),
+            ]
+            real, model = move_cursor(keys, args), memory.move_cursor(keys, args)
         if real != model:
             differing.append((number, args, real, model))
     assert not differing, f"scripts differ from the model: {differing[:3]}"

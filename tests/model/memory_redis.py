@@ -50,6 +50,8 @@ class MemoryRedis(Server):
         if self.strings.get(keys[0], b"") not in args[:2]:
             return 0
         self.strings[keys[0]] = args[1]
+        if args[2]:
+            self.strings[keys[1]] = args[2]
         return 1
 
 

@@ -1,10 +1,11 @@
-"""Does Redis hold the newest profile of everybody, and nothing of who was erased?"""
+"""Does Redis hold the newest profile of everybody, and nothing of who was erased? And does it say
+of no lane that it stands where profiles are missing?"""
 
 from typing import Any
 
 from runtime.settings import Settings
 from schemas.codec import SUBJECT
-from schemas.subjects import CURSOR_KEY, Subject
+from schemas.subjects import CURSOR_KEY, Subject, applied_key
 from schemas.topics import Topics
 from sinks.group_sink import GroupSink
 from sinks.subjects_to_redis import SubjectsToRedis
@@ -27,6 +28,7 @@ class ProfileWorld(SinkWorld):
         self.newest: dict[bytes, tuple[int, int, bytes | None]] = {}
         self._records: list[tuple[int, int, bytes, bytes | None]] = []
         self._number = 0
+        self._stood: list[tuple[int, int, bytes]] = []  # where lanes said that they stand
 
     def make_client(self, _url: str, **options: Any) -> MemoryClient:
         """Stands for redis.Redis.from_url."""
@@ -44,7 +46,7 @@ class ProfileWorld(SinkWorld):
             self._number += 1
             erased.append(kind in ("stub", "tombstone"))
             if kind == "cursor":
-                records.append((CURSOR_KEY, b"no profile"))
+                records.append((CURSOR_KEY, b"%d:%d" % (self.generation, self._number)))
             elif kind == "tombstone":
                 records.append((pid, None))
             else:
@@ -53,7 +55,9 @@ class ProfileWorld(SinkWorld):
         if how == "abort":
             return
         for offset, (key, value), is_erased in zip(offsets, records, erased, strict=True):
-            if key is not None and key != CURSOR_KEY:
+            if key == CURSOR_KEY and value is not None:
+                self._stood.append((p, offset, value))
+            elif key is not None:
                 self._records.append((p, offset, key, None if is_erased else value))
         self._find_newest()
 
@@ -79,7 +83,30 @@ class ProfileWorld(SinkWorld):
         end = self.chance.randint(0, len(log.entries))
         log.cut(end)
         self._records = [each for each in self._records if each[0] != p or each[1] < end]
+        self._stood = [each for each in self._stood if each[0] != p or each[1] < end]
         self._find_newest()
+
+    def look(self) -> set[str]:
+        if self.said["cut"]:
+            return set()  # what a log that went back said is known to nobody
+        found = set()
+        for p, offset, value in self._stood_by_redis():
+            if not value.startswith(b"%d:" % self.generation):
+                continue  # whoever asks now believes no lane of before
+            told = {pid: at for of, at, pid, _ in self._records if of == p and at < offset}
+            for pid, at in told.items():
+                held = self.server.hashes.get(PREFIX + pid.hex())
+                if held is None or (int(held["g"]), int(held["v"])) < (self.generation, at):
+                    found.add("a lane stood where a profile is missing")
+        return found
+
+    def _stood_by_redis(self) -> list[tuple[int, int, bytes]]:
+        strings = self.server.strings
+        return [
+            each
+            for each in self._stood
+            if strings.get(applied_key(PREFIX, self.topic, each[0])) == each[2]
+        ]
 
     def broken_promises(self) -> set[str]:
         found = set()
@@ -94,6 +121,9 @@ class ProfileWorld(SinkWorld):
                 found.add("profile is not the newest")
             elif int(held["v"]) != offset:
                 found.add("version is not the record's")
+        newest = {p: (p, at, value) for p, at, value in self._stood}
+        if not self.said["cut"] and sorted(self._stood_by_redis()) != sorted(newest.values()):
+            found.add("where a lane stands is not told")
         known = {PREFIX + pid.hex() for pid in self.newest}
         if not self.said["cut"] and self.server.hashes.keys() - known:
             found.add("profile of nobody")

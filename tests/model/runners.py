@@ -152,9 +152,11 @@ def journeys_sent(
         patch.setattr(sealing, "os", _Seeded(chance))
         patch.setattr(
             profile_freshness,
-            "log_ends",
-            lambda _servers, topic, partitions, **_: {
-                p: (0, kafka.logs[topic, p].stable_end()) for p in partitions
+            "ends_of_all",
+            lambda _servers, topics, partitions, **_: {
+                (topic, p): len(kafka.logs[topic, p].entries)
+                for topic in topics
+                for p in range(partitions)
             },
         )
         post = Post(settings_of(f"shop{seed}"), kafka, mailbox, Fate(random.Random(seed), deaths))

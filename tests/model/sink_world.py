@@ -78,6 +78,10 @@ class SinkWorld(ABC):
     def broken_promises(self) -> set[str]:
         """What is wrong with the store at the end."""
 
+    def look(self) -> set[str]:
+        """What is wrong with the store, although sinks still work."""
+        return set()
+
     @abstractmethod
     def cut(self) -> None:
         """The log loses its end, when all of it had been written to the store."""
@@ -162,6 +166,7 @@ class SinkWorld(ABC):
             if not self.sinks:
                 self._open()
             self._step(chance.choice(self.sinks))
+            self.wrong |= self.look()
             if not self._arrivals and not self._faults and self._is_settled():
                 if not self._late_cuts:
                     return self.wrong | self.broken_promises()
