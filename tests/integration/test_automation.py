@@ -9,13 +9,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-from confluent_kafka import Producer
 
 from consumers.messages.journeys_to_messages import message_of_due
 from consumers.messages.store import SENDING_FOR_MS, MessageStore
@@ -23,24 +21,28 @@ from consumers.rules.times import rfc3339
 from headwater.automation import run_automation
 from runtime.clock import now_ms
 from runtime.segment_log import apply_segments
-from runtime.settings import Journey, Settings
+from runtime.settings import Journey
 from runtime.settings_sending import Webhook
-from schemas.codec import JOURNEY_DUE
 from schemas.segments import Segment
-from schemas.topics import PARTITIONER
+from tests.automating import (
+    CAMPAIGN,
+    automation,
+    await_state,
+    comes_due,
+    messages,
+    named,
+    sending,
+    subscriber,
+    suppressed,
+)
 from tests.automation_worker import POINTS
 from tests.erasing import House, house
 from tests.hooks import SECRET, receiver
-from tests.integration.serving import KEYS
 from tests.mailing import Mailbox, due_of, mail_server
 from tests.sink_log import running
 from tests.waiting import eventually
 
-CAMPAIGN = "cart"
-NAME = "one"
-"""Of the role's only process."""
 REPOSITORY = Path(__file__).parents[2]
-PROOF = {"method": "form", "text_version": "2026-01"}
 
 
 @pytest.fixture(scope="module")
@@ -64,86 +66,12 @@ def server() -> Iterator[tuple[Mailbox, int]]:
         yield found
 
 
-def sending(home: House, port: int | None = None, **changes: Any) -> Settings:
-    """Settings of the role: with a mail server or not, at any hour."""
-    values = home.settings.model_dump()
-    values["consent"]["public_url"] = home.http.url
-    values["sending"] |= {"quiet_from": "00:00", "quiet_to": "00:00", "most_a_day": 5} | changes
-    if port is not None:
-        values["smtp"] |= {
-            "host": "127.0.0.1",
-            "port": port,
-            "encryption": "none",
-            "from_address": "shop@example.com",
-        }
-    return Settings.model_validate(values)
-
-
-def named(settings: Settings) -> Settings:
-    """Those of a process that keeps its name: the next one has its partitions at once, and in trial
-    mode has them at all (docs/trial-mode.md)."""
-    kafka = settings.kafka.model_copy(update={"instance_id": NAME})
-    return settings.model_copy(update={"kafka": kafka})
-
-
-@contextmanager
-def automation(settings: Settings) -> Iterator[None]:
-    with running(lambda of, stop: run_automation(of, stop, member=NAME), settings):
-        yield
-
-
-def subscriber(home: House) -> str:
-    """Somebody with an address who wants to hear of their cart."""
-    user = home.someone()
-    home.send(home.call(user, "identify", traits={"email": f"{user}@example.com"}))
-    for body in (
-        {"purpose": "advertising", "status": "granted"},
-        {"channel": "email", "topic": CAMPAIGN, "status": "subscribed"},
-    ):
-        told = {"subject": f"user:{user}", "source": "form", "proof": PROOF}
-        headers = {"Authorization": f"Bearer {KEYS['consent_desk']}"}
-        answer = httpx.post(
-            f"{home.http.url}/v1/consents", json=told | body, headers=headers, timeout=30
-        )
-        assert answer.status_code == 200, answer.text
-    return user
-
-
-def comes_due(home: House, user: str, number: int, in_ms: int = 0) -> str:
-    """A message about a cart of this user is on the log; its id."""
-    message_id = number.to_bytes(16, "big")
-    due = due_of(home.pid_of(user), now_ms() + in_ms, message_id=message_id)
-    producer = Producer(
-        {"bootstrap.servers": home.settings.kafka.bootstrap_servers, "partitioner": PARTITIONER}
-    )
-    producer.produce(home.settings.topic_names.journeys, JOURNEY_DUE.encode(due), due.pid)
-    assert producer.flush(30) == 0
-    return message_id.hex()
-
-
-def messages(home: House, **query: Any) -> list[dict[str, Any]]:
-    answer = home.http.get("/v1/messages", "operator", **query)
-    assert answer.status_code == 200, answer.text
-    assert "example.com" not in answer.text
-    return list(answer.json()["messages"])
-
-
-def await_state(home: House, user: str, message_id: str, state: str) -> dict[str, Any]:
-    def found() -> dict[str, Any] | None:
-        for each in messages(home, subject=f"user:{user}"):
-            if each["message_id"] == message_id:
-                assert each["state"] == state, each
-                return each
-        return None
-
-    return eventually(found)
-
-
 def test_a_cart_becomes_a_mail_a_count_and_a_click_that_ends_it(
     home: House, server: tuple[Mailbox, int]
 ) -> None:
     mailbox, port = server
     user = subscriber(home)
+    suppressed_before = suppressed(home, "subscription")
     with home.roles("subjects", "accepted"), automation(sending(home, port)):
         message_id = comes_due(home, user, 1)
         sent = await_state(home, user, message_id, "sent")
@@ -169,8 +97,7 @@ def test_a_cart_becomes_a_mail_a_count_and_a_click_that_ends_it(
         marker = comes_due(home, user, 3)
         await_state(home, user, marker, "dropped")
         assert len(mailbox.mails) == 1 and is_counted()
-    metrics = home.http.get("/metrics", "operator").text
-    assert 'headwater_messages_suppressed_total{reason="subscription"} 2.0' in metrics
+    assert suppressed(home, "subscription") == suppressed_before + 2
 
 
 def test_without_a_mail_server_the_outbox_shows_what_would_have_gone(home: House) -> None:
