@@ -9,7 +9,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
-import orjson
 import redis
 import redis.asyncio
 from confluent_kafka import KafkaException
@@ -18,6 +17,7 @@ from fastapi import APIRouter, Depends, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.problems import Fault, problem_answer
 from runtime.settings import Settings
 from schemas.errors import StoreUnavailable, StreamError
@@ -130,7 +130,7 @@ def build_router(
                 headers={"Retry-After": "1"},
             )
         answer = {"status": "ready", "parts": readiness.parts}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     @router.get(
         "/metrics",

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +21,7 @@ from consumers.rules.consent_bodies import Misfit
 from consumers.rules.identity_view import Json, Name, view_identity
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
@@ -224,7 +224,7 @@ def build_router(identities: Identities, access: Access) -> APIRouter:
         view = await identities.show(subject, *parse_subject(subject), roles)
         if view is None:
             raise Problem(404, UNKNOWN)
-        return Response(orjson.dumps(view), media_type="application/json")
+        return json_answer(view)
 
     @router.post(
         "/v1/identities/links",
@@ -243,7 +243,7 @@ def build_router(identities: Identities, access: Access) -> APIRouter:
         linked = await identities.decide(one, other, body, roles)
         if linked is None:
             raise Problem(404, "One of the two identifiers is nobody's")
-        return Response(orjson.dumps(linked.model_dump()), media_type="application/json")
+        return json_answer(linked.model_dump())
 
     return router
 

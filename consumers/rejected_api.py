@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Annotated
 
-import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
 from consumers.rules.times import rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.settings import Settings
 from schemas.codec import REJECTED, Malformed
 from schemas.errors import StoreUnavailable
@@ -157,6 +157,6 @@ def build_router(reader: RejectedReader, access: Access) -> APIRouter:
         async with turn:
             found = await asyncio.to_thread(reader.newest, limit)
         answer = {"rejected": [view_rejected(record) for record in found]}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

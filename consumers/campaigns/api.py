@@ -20,6 +20,7 @@ from consumers.clickhouse_reader import ClickHouseReader
 from consumers.rules.rates import decimal_text, view_campaigns
 from consumers.rules.times import MINUTE_S, first_minute_s, rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.problems import Fault, Problem
 from schemas.counters import MONEY
@@ -161,7 +162,7 @@ def build_router(campaigners: Campaigners, access: Access) -> APIRouter:
             (rfc3339(at_s * 1000), decimal_text(value) if is_money else value)
             for at_s, value in points
         ]
-        return Response(orjson.dumps({"points": answer}), media_type="application/json")
+        return json_answer({"points": answer})
 
     return router
 

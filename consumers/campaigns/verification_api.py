@@ -4,13 +4,13 @@ The reconciler looks again and again (`headwater verify --watch`) and keeps what
 ClickHouse; this reads its newest verdict.
 """
 
-import orjson
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel
 
 from consumers.clickhouse_reader import ClickHouseReader
 from consumers.rules.times import rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, real_ms
 from schemas.topics import Topics
 
@@ -83,6 +83,6 @@ def build_router(verification: Verification, access: Access) -> APIRouter:
     async def get_verification() -> Response:
         """What the last look at every counter found, and when they were last all right."""
         answer = await verification.read()
-        return Response(orjson.dumps(answer.model_dump()), media_type="application/json")
+        return json_answer(answer.model_dump())
 
     return router

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel
 
@@ -27,6 +26,7 @@ from consumers.rules.consent_bodies import (
 from consumers.rules.consent_views import Json, consent_of, union, view_consents
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_desk import ConsentDesk, NeedsGuardian, Outcome, Wanted
 from runtime.consent_links import Links
@@ -269,7 +269,7 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
         if missing:
             raise misfits(missing)
         answer = await consenting.record(recording)
-        return _json(answer)
+        return json_answer(answer)
 
     @router.get(
         "/v1/consents/{subject:path}",
@@ -288,10 +288,6 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
         found = await consenting.show(subject, *split, roles)
         if found is None:
             raise Problem(404, UNKNOWN)
-        return _json(found)
+        return json_answer(found)
 
     return router
-
-
-def _json(answer: Json) -> Response:
-    return Response(orjson.dumps(answer), media_type="application/json")

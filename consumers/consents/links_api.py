@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import orjson
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +9,7 @@ from consumers.consents.api import Consenting, misfit, subject_of_body
 from consumers.rules.consent_bodies import Misfit, Name
 from consumers.rules.times import rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.consent_links import unsubscribe_headers
 from schemas.decisions import ALL_TOPICS
 
@@ -64,6 +64,6 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
         else:
             made = consenting.links.preferences(pid, consenting.clock())
         answer = {"url": made.url, "expires_at": rfc3339(made.expires_at_ms), "headers": headers}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,6 +21,7 @@ from consumers.rules.consent_bodies import (
     needs_guardian,
 )
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.consent_desk import NeedsGuardian, Wanted
 from runtime.problems import Problem
 
@@ -145,6 +145,6 @@ def build_router(consenting: Consenting, access: Access) -> APIRouter:
             "unchanged": len(rows) - recorded - len(too_young),
             "refused": sorted((*refused, *too_young), key=lambda each: each["row"]),
         }
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

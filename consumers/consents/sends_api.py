@@ -6,7 +6,6 @@ get the answer of somebody who never was.
 
 from typing import Annotated, Literal
 
-import orjson
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +13,7 @@ from consumers.consents.api import misfit, subject_of_body
 from consumers.consents.send_gate import SendGate
 from consumers.rules.consent_bodies import Misfit, Name
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.consent_overlay import SEND_WITHIN_MS
 from schemas.decisions import ALL_TOPICS
 
@@ -70,6 +70,6 @@ def build_router(gate: SendGate, access: Access) -> APIRouter:
             "refused_by": "unknown_person" if refusal == "erased" else refusal,
             "send_within_ms": SEND_WITHIN_MS if refusal is None else 0,
         }
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,6 +21,7 @@ from consumers.profiles.profiles_api import parse_subject
 from consumers.rules.erasure import together
 from consumers.rules.times import rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
@@ -271,6 +271,6 @@ def build_router(erasures: Erasures, access: Access) -> APIRouter:
         state = await erasures.read(erasure_id) if _ID.fullmatch(erasure_id) else None
         if state is None:
             raise Problem(404, "No erasure has this id")
-        return Response(orjson.dumps(state.model_dump()), media_type="application/json")
+        return json_answer(state.model_dump())
 
     return router

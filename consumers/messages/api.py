@@ -7,7 +7,6 @@ id and its person by the pseudonym; what it said is nowhere but in the outbox.
 import asyncio
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel
 
@@ -16,6 +15,7 @@ from consumers.profiles.profiles_api import EXPECTED_SUBJECT, parse_subject
 from consumers.rules.messages import STATES, Decided, History, State
 from consumers.rules.times import rfc3339
 from runtime.access import Access
+from runtime.answers import json_answer
 from runtime.consent_overlay import ConsentOverlay
 from runtime.settings import Settings
 from runtime.vault import Vault
@@ -137,6 +137,6 @@ def build_router(messages: Messages, access: Access) -> APIRouter:
             states = STATES if state is None else (state,)
             found = await asyncio.to_thread(messages.store.newest, states, limit)
         answer = {"messages": [view_message(each) for each in found]}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

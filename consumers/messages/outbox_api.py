@@ -17,6 +17,7 @@ from consumers.campaigns.page_api import page_file, whole_page
 from consumers.messages.store import MessageStore
 from consumers.rules.times import rfc3339
 from runtime.access import Access, Roles
+from runtime.answers import json_answer
 from runtime.vault import Vault
 from schemas.errors import StoreRefused
 
@@ -98,6 +99,6 @@ def build_router(outbox: Outbox, accesses: Accesses, access: Access) -> APIRoute
         for pid in dict.fromkeys(pid for pid, _ in found):
             await accesses.record(pid, roles, "outbox", _FIELDS)
         answer = {"messages": [mail for _, mail in found]}
-        return Response(orjson.dumps(answer), media_type="application/json")
+        return json_answer(answer)
 
     return router

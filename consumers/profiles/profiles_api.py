@@ -22,6 +22,7 @@ from consumers.accesses import Accesses
 from consumers.rules.consent_views import union
 from consumers.rules.profile import Json, may_be_shown, view_profile
 from runtime.access import Access, Roles
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.problems import Fault, Problem
@@ -320,6 +321,6 @@ def build_router(
         await accesses.record(found.person.pid, roles, "profile", fields_shown(found.known))
         computed = compute(facts_of(found.known), thresholds, at_ms, history_days)
         view = view_profile(subject, found.known, found.open_traits(), computed)
-        return Response(orjson.dumps(view), media_type="application/json")
+        return json_answer(view)
 
     return router

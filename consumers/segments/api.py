@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,6 +18,7 @@ from consumers.rules.segment_preview import count_members
 from consumers.rules.times import rfc3339
 from consumers.segments.members import SegmentMembers
 from runtime.access import Access, Roles, sees_identifiers
+from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.problems import Fault, Problem
 from runtime.segment_log import newest_segments, segments_of
@@ -153,7 +153,7 @@ def build_router(
         await segments.members.sizes([])  # tells at once that there is nothing to count in
         version, defined_at_ms, found = await segments.defined()
         sizes = await segments.members.sizes([each.id for each in found])
-        return _json(
+        return json_answer(
             {
                 "version": version,
                 "defined_at": rfc3339(defined_at_ms) if version else None,
@@ -190,7 +190,7 @@ def build_router(
                 for pid, names in named.items()
             )
         )
-        return _json(
+        return json_answer(
             {
                 "segment": segment_id,
                 "as_of": rfc3339(at_ms),
@@ -214,7 +214,7 @@ def build_router(
         parsed, at_ms = segments.parse(body.segments), clock_ms()
         counts, people = await asyncio.to_thread(segments.preview, parsed, at_ms)
         told = [{"id": each.id, "name": each.name, "members": counts[each.id]} for each in parsed]
-        return _json({"as_of": rfc3339(at_ms), "people": people, "segments": told})
+        return json_answer({"as_of": rfc3339(at_ms), "people": people, "segments": told})
 
     return router
 
@@ -222,7 +222,3 @@ def build_router(
 def _kinds(names: Sequence[str]) -> list[str]:
     """What is shown of somebody with `names`, for the record of who read it: never a value."""
     return sorted({f"identifiers/{name.partition(':')[0]}" for name in names})
-
-
-def _json(answer: object) -> Response:
-    return Response(orjson.dumps(answer), media_type="application/json")
