@@ -62,7 +62,7 @@ def run_erasures(
     `on_ready` is called once, when its partitions are known. Raises StoreRefused when only a person
     can help; a store that is away is waited for.
     """
-    with Desk(settings, clock) as desk:
+    with Desk(settings, clock, stop) as desk:
         role = ErasuresToCertificates(settings, desk, stop, clock, member=member)
         try:
             role.run(on_ready)
@@ -71,9 +71,14 @@ def run_erasures(
 
 
 class Desk:
-    """Everything that carrying erasures out needs, for the role and for the command."""
+    """Everything that carrying erasures out needs, for the role and for the command.
 
-    def __init__(self, settings: Settings, clock: ClockMs = now_ms) -> None:
+    Once `stop` is set, a look that waits for files to be written anew raises Stopped.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: ClockMs = now_ms, stop: threading.Event | None = None
+    ) -> None:
         self._topic = settings.topic_names.erasures
         self._servers = settings.kafka.bootstrap_servers
         self._look_every_ms = settings.erasure.look_every_hours * HOUR_MS
@@ -92,7 +97,7 @@ class Desk:
             parts.callback(logs.close)
             messages = MessageStore.from_settings(settings)
             parts.callback(messages.close)
-            files = RedisFiles(settings)
+            files = RedisFiles(settings, stop or threading.Event())
             parts.callback(files.close)
             self.certifier = Certifier(self.store, signer, notes_of(settings), clock)
             self.stores = Stores(

@@ -7,6 +7,7 @@ shortened to seconds where the servers keep them, and the desk's clock is turned
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -150,7 +151,9 @@ def controls(place: Place) -> dict[str, bytes]:
     made["redis"] = f"redis{uuid4().hex}".encode()
     with redis.Redis.from_url(place.settings.redis.url) as client:
         client.set("control", made["redis"] * 20)
-        assert RedisFiles(place.settings).rewrite()  # into a snapshot, which packs it
+        assert RedisFiles(
+            place.settings, threading.Event()
+        ).rewrite()  # into a snapshot, which packs it
     with connect(place.settings) as clickhouse:
         for codec in ("LZ4", "ZSTD"):
             text = made[f"clickhouse {codec}"] = f"{codec}{uuid4().hex}".encode()

@@ -1,5 +1,6 @@
 """Do Redis' files forget what was deleted, once they are asked to?"""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -9,7 +10,10 @@ import pytest
 import redis
 
 from consumers.erasures.redis_files import RedisFiles
+from runtime.embedded import EmbeddedStack, Wanted
+from runtime.retry import Stopped
 from runtime.settings import Redis, Settings
+from tests.waiting import eventually
 
 Client = redis.Redis
 
@@ -38,7 +42,7 @@ def files_with(directory: Path, text: str) -> list[str]:
 
 
 def rewrite(url: str) -> bool:
-    files = RedisFiles(Settings(redis=Redis(url=url)))
+    files = RedisFiles(Settings(redis=Redis(url=url)), threading.Event())
     try:
         return files.rewrite()
     finally:
@@ -58,3 +62,36 @@ def test_deleted_value_stays_in_the_file_until_it_is_written_anew(
 
 def test_who_may_not_ask_for_it_is_told_so(limited_url: str) -> None:
     assert not rewrite(limited_url)
+
+
+def test_who_waits_for_a_server_that_is_slow_at_it_stops_when_asked_to(tmp_path: Path) -> None:
+    wanted = Wanted(broker=None, redis=True, clickhouse=False)
+    with EmbeddedStack(tmp_path, wanted) as stack:
+        url = stack.addresses.redis_url
+        with redis.Redis.from_url(url) as client:
+            client.set("one", "value")
+            client.config_set("rdb-key-save-delay", 600_000_000)  # us for each key: ten minutes
+            stop = threading.Event()
+            files = RedisFiles(Settings(redis=Redis(url=url)), stop)
+            raised: list[BaseException] = []
+
+            def wait() -> None:
+                try:
+                    files.rewrite()
+                except BaseException as error:
+                    raised.append(error)
+
+            waiting = threading.Thread(target=wait)
+            waiting.start()
+
+            def is_writing() -> bool:
+                found = client.info("persistence")
+                assert isinstance(found, dict)
+                return bool(found["aof_rewrite_in_progress"])
+
+            eventually(is_writing)
+            stop.set()
+            waiting.join(30)
+            files.close()
+            assert [type(each) for each in raised] == [Stopped]
+            assert is_writing()
