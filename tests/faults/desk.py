@@ -5,13 +5,11 @@ history. Of a decision that was sent more than once, an earlier sending may stil
 neither identifier is decided about again in that run.
 """
 
-import http.client
 import json
 import random
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +17,10 @@ from runtime.segment_log import apply_segments
 from runtime.vault import Vault
 from schemas.errors import StoreUnavailable
 from schemas.segments import parse_segments
+from tests.faults.asking import ask, tries
 from tests.faults.people_loads import segments
 from tests.faults.rig import Rig
 
-ANSWER_WITHIN_S = 20.0
-GIVES_UP_AFTER_S = 150.0
 AGAIN_AFTER_S = 0.2
 DECIDES_EVERY_S = 0.25
 DEFINES_EVERY_S = 3.0
@@ -67,13 +64,7 @@ class Desk:
                 "Content-Type": "application/json",
             },
         )
-        attempts = 0
-        for _ in _tries():
-            attempts += 1
-            if _is_answered(request):
-                break
-        else:
-            attempts = -attempts
+        attempts = ask(request, AGAIN_AFTER_S)
         if attempts != 1:
             self._frozen |= {one, two}
         self._number += 1
@@ -92,7 +83,7 @@ class Desk:
                 continue
             definitions = segments(version, self.run, chance)
             self.write({"via": "segments", "outcome": "begun", "definitions": definitions})
-            for _ in _tries():
+            for _ in tries(AGAIN_AFTER_S):
                 try:
                     apply_segments(self.rig.settings, parse_segments(definitions))
                 except StoreUnavailable:
@@ -105,25 +96,6 @@ class Desk:
 
 def _is_shopper(*names: str) -> bool:
     return any(name.rpartition("/")[2][:1] in "sd" for name in names)
-
-
-def _tries() -> Iterator[None]:
-    give_up_at = time.monotonic() + GIVES_UP_AFTER_S
-    while time.monotonic() < give_up_at:
-        yield
-        time.sleep(AGAIN_AFTER_S)
-
-
-def _is_answered(request: urllib.request.Request) -> bool:
-    try:
-        with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
-            return bool(answer.status == 200)
-    except urllib.error.HTTPError as error:
-        if error.code in (429, 500, 503):
-            return False
-        raise
-    except (OSError, http.client.HTTPException):
-        return False
 
 
 def pids_of(rig: Rig, names: set[str]) -> dict[str, str]:

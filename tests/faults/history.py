@@ -7,12 +7,10 @@ is not acknowledged, under the same messageId, as an SDK does.
 """
 
 import base64
-import http.client
 import json
 import random
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import explanations
+from tests.faults.asking import ask
 from tests.faults.desk import Desk
 from tests.faults.loads import Call, Load, make_calls
 from tests.faults.poison import Poisoner
 from tests.faults.rig import Rig
 from tests.waiting import eventually
 
-ANSWER_WITHIN_S = 20.0
-GIVES_UP_AFTER_S = 150.0
 AGAIN_AFTER_S = 0.1
 
 
@@ -156,30 +153,12 @@ class Sender:
     def _send_until_acknowledged(self, calls: Sequence[Call]) -> int:
         """How many requests it took; negative when none was acknowledged."""
         body = json.dumps({"batch": [call.body for call in calls]}).encode()
-        give_up_at = time.monotonic() + GIVES_UP_AFTER_S
-        attempts = 1
-        while not self._is_acknowledged(body):
-            if time.monotonic() > give_up_at:
-                return -attempts
-            attempts += 1
-            time.sleep(AGAIN_AFTER_S)
-        return attempts
-
-    def _is_acknowledged(self, body: bytes) -> bool:
         request = urllib.request.Request(
             f"{self.rig.collector_url}/v1/batch",
             body,
             {"Authorization": f"Basic {self._key}", "Content-Type": "application/json"},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_WITHIN_S) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            if error.code in (429, 500, 503):
-                return False
-            raise
-        except (OSError, http.client.HTTPException):
-            return False
+        return ask(request, AGAIN_AFTER_S)
 
     def _poison(self) -> None:
         while not self._stopping.is_set():
