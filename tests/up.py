@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from headwater.roles import PROCESSES
 from runtime.processes import is_running
 from tests.waiting import eventually
 
@@ -36,6 +37,11 @@ class Up:
     @property
     def output(self) -> str:
         return (self.data_dir.parent / "up.log").read_text("utf-8")
+
+    @property
+    def is_running(self) -> bool:
+        """True from `begin` until its process ends."""
+        return self.process is not None and self.process.poll() is None
 
     def begin(self, *arguments: str) -> None:
         """Start it without waiting."""
@@ -80,6 +86,19 @@ class Up:
             if pid and is_running(pid):
                 found[file.stem] = pid
         return found
+
+    def is_whole(self) -> bool:
+        """True if every role that runs has said so since it was started last."""
+        children = self.children()
+
+        def has_said(name: str) -> bool:
+            try:
+                said = (self.data_dir / "run" / f"{name}.ready").read_text().strip()
+            except FileNotFoundError:
+                return False
+            return said == str(children.get(name))
+
+        return all(map(has_said, PROCESSES))
 
     def await_child(self, name: str, *, after: int | None = None) -> int:
         """The process id of a part, once it runs: of another process than `after`."""

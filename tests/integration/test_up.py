@@ -1,6 +1,7 @@
 """Does `headwater up` start, mend, stop and leave nothing behind?
 
-One house at a time, each in a process of its own: signals go to processes.
+In a process of its own: signals go to processes. Half of what a house costs is starting it, so tests
+that only need one that runs share it, and count from what is in it.
 """
 
 import os
@@ -19,13 +20,17 @@ from tests.up import READY_WITHIN_S, ROOT, STOPS_WITHIN_S, Up, none_runs
 from tests.waiting import eventually
 
 
-@pytest.fixture
-def up(tmp_path: Path) -> Iterator[Up]:
-    config = tmp_path / "headwater.toml"
+def at(directory: Path) -> Up:
+    """A house that was not started yet."""
+    config = directory / "headwater.toml"
     config.write_text("[kafka]\npartitions = 2\n")
-    house = Up(tmp_path / "data", config)
-    yield house
-    if house.process is not None and house.process.poll() is None:
+    return Up(directory / "data", config)
+
+
+def leave(house: Up) -> None:
+    """Nothing of it runs."""
+    if house.is_running:
+        assert house.process is not None
         children = house.children()
         house.process.terminate()
         try:
@@ -34,6 +39,30 @@ def up(tmp_path: Path) -> Iterator[Up]:
             house.process.kill()
             house.process.wait()
         eventually(none_runs(children), within_s=STOPS_WITHIN_S)
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    """A test's own, not started."""
+    house = at(tmp_path)
+    yield house
+    leave(house)
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    house = at(tmp_path_factory.mktemp("up"))
+    yield house
+    leave(house)
+
+
+@pytest.fixture
+def running(lasting: Up) -> Up:
+    """One that runs and is whole, with what earlier tests sent to it; a test may end it."""
+    if not lasting.is_running:
+        lasting.start()
+    eventually(lambda: lasting.is_whole() and lasting.orders() >= 0, within_s=READY_WITHIN_S)
+    return lasting
 
 
 def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
@@ -89,88 +118,11 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
     assert up.end(signal.SIGINT) == 0
 
 
-def test_role_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up) -> None:
-    up.start()
-    sent = 0
-    for name in ("streams", "accepted-to-clickhouse", "http", "subjects-to-redis"):
-        before = up.children()[name]
-        up.send(f"order-{uuid4()}")
-        os.kill(before, signal.SIGKILL)
-        up.send(f"order-{uuid4()}")
-        sent += 2
-        up.await_child(name, after=before)
-    up.expect_orders(sent)
-    assert up.output.count("starting it again in") == 4
-    assert up.verdict()["verified"] is True
-
-
-@pytest.mark.apache
-def test_server_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(up: Up) -> None:
-    up.start()
-    sent = 0
-    for name in ("clickhouse", "valkey", "kafka"):
-        before = up.children()[name]
-        up.send(f"order-{uuid4()}")
-        os.kill(before, signal.SIGKILL)
-        up.await_child(name, after=before)
-        up.send(f"order-{uuid4()}")
-        sent += 2
-    up.expect_orders(sent)
-    assert up.verdict()["verified"] is True
-
-
-def test_kill_of_the_supervisor_leaves_no_orphan_and_the_next_start_works(up: Up) -> None:
-    up.start()
-    up.send("order-1")
-    up.expect_orders(1)
-    children = up.children()
-    assert up.end(signal.SIGKILL) == -signal.SIGKILL
-    eventually(none_runs(children), within_s=STOPS_WITHIN_S)
-    up.start()
-    up.send("order-1")
-    up.send("order-2")
-    up.expect_orders(2)
-
-
-def test_interrupt_while_starting_leaves_nothing_behind(up: Up) -> None:
-    up.begin()
-    run = up.data_dir / "run"
-    eventually(lambda: run.exists() and len(up.children()) >= 2, within_s=READY_WITHIN_S)
-    children = up.children()
-    assert up.end(signal.SIGINT) == 0
-    assert "Stopped before it was ready" in up.output
-    assert none_runs(children)()
-
-
-def test_second_interrupt_does_not_cut_the_stopping_short(up: Up) -> None:
-    up.start()
-    children = up.children()
-    assert up.process is not None
-    up.process.send_signal(signal.SIGINT)
-    eventually(lambda: "Stopping" in up.output)
-    assert up.end(signal.SIGINT) == 0
-    assert none_runs(children)()
-
-
-def test_taken_port_is_named_and_nothing_is_started(up: Up) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        up.begin("--port", str(port))
-        assert up.process is not None
-        assert up.process.wait(30) == 2
-    assert f"port {port} is taken" in up.output
-    assert "--port" in up.output
-    assert up.children() == {}
-
-
-def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: Path) -> None:
-    up.start()
+def test_directory_in_use_is_refused_and_its_owner_left_alone(running: Up, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    second = Up(up.data_dir, up.config)
-    children = up.children()
-    in_run = sorted((up.data_dir / "run").iterdir())
+    second = Up(running.data_dir, running.config)
+    children = running.children()
+    in_run = sorted((running.data_dir / "run").iterdir())
     log = tmp_path / "other" / "up.log"
     with log.open("wb") as file:
         code = subprocess.run(
@@ -190,6 +142,85 @@ def test_directory_in_use_is_refused_and_its_owner_left_alone(up: Up, tmp_path: 
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         ).returncode
     assert code == 2
-    assert f"is in use by process {up.ready['process_id']}" in log.read_text()
-    assert up.children() == children
-    assert sorted((up.data_dir / "run").iterdir()) == in_run, "what the owner wrote is still there"
+    assert f"is in use by process {running.ready['process_id']}" in log.read_text()
+    assert running.children() == children
+    assert sorted((running.data_dir / "run").iterdir()) == in_run, (
+        "what the owner wrote is still there"
+    )
+
+
+def test_role_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(running: Up) -> None:
+    already = running.orders()
+    restarts = running.output.count("starting it again in")
+    sent = 0
+    for name in ("streams", "accepted-to-clickhouse", "http", "subjects-to-redis"):
+        before = running.children()[name]
+        running.send(f"order-{uuid4()}")
+        os.kill(before, signal.SIGKILL)
+        running.send(f"order-{uuid4()}")
+        sent += 2
+        running.await_child(name, after=before)
+    running.expect_orders(already + sent)
+    assert running.output.count("starting it again in") == restarts + 4
+    assert running.verdict()["verified"] is True
+
+
+@pytest.mark.apache
+def test_server_killed_at_work_comes_back_and_nothing_is_lost_or_doubled(running: Up) -> None:
+    already = running.orders()
+    sent = 0
+    for name in ("clickhouse", "valkey", "kafka"):
+        before = running.children()[name]
+        running.send(f"order-{uuid4()}")
+        os.kill(before, signal.SIGKILL)
+        running.await_child(name, after=before)
+        running.send(f"order-{uuid4()}")
+        sent += 2
+    running.expect_orders(already + sent)
+    assert running.verdict()["verified"] is True
+
+
+def test_kill_of_the_supervisor_leaves_no_orphan_and_the_next_start_works(running: Up) -> None:
+    already = running.orders()
+    first, second = f"order-{uuid4()}", f"order-{uuid4()}"
+    running.send(first)
+    running.expect_orders(already + 1)
+    children = running.children()
+    assert running.end(signal.SIGKILL) == -signal.SIGKILL
+    eventually(none_runs(children), within_s=STOPS_WITHIN_S)
+    running.start()
+    running.send(first)
+    running.send(second)
+    running.expect_orders(already + 2)
+
+
+def test_second_interrupt_does_not_cut_the_stopping_short(running: Up) -> None:
+    children = running.children()
+    assert running.process is not None
+    running.process.send_signal(signal.SIGINT)
+    eventually(lambda: "Stopping" in running.output)
+    assert running.end(signal.SIGINT) == 0
+    assert none_runs(children)()
+
+
+def test_interrupt_while_starting_leaves_nothing_behind(up: Up) -> None:
+    up.begin()
+    run = up.data_dir / "run"
+    eventually(lambda: run.exists() and len(up.children()) >= 2, within_s=READY_WITHIN_S)
+    children = up.children()
+    assert up.end(signal.SIGINT) == 0
+    assert "Stopped before it was ready" in up.output
+    assert none_runs(children)()
+
+
+def test_taken_port_is_named_and_nothing_is_started(up: Up) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        up.begin("--port", str(port))
+        assert up.process is not None
+        assert up.process.wait(30) == 2
+    assert f"port {port} is taken" in up.output
+    assert "--port" in up.output
+    assert up.children() == {}
