@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.warm import Warm
+
 PARTS = ("headwater", "schemas", "producers", "streams", "sinks", "consumers", "runtime", "tests")
 WITHIN_S = 240
 MOST_OTHER_ENDS = 40
@@ -759,6 +761,13 @@ def copy(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def warm(copy: Path) -> Iterator[Warm]:
+    """Begins models quickly, on the copy as it then is."""
+    with Warm(copy, "tests.model.runners") as found:
+        yield found
+
+
 @contextmanager
 def changed(root: Path, file: str, old: str, new: str) -> Iterator[None]:
     """The copy without a safeguard, until the block is left."""
@@ -791,12 +800,17 @@ def run(root: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+def run_model(warm: Warm, model: str, first: int, end: int) -> tuple[int, str]:
+    """Run seeds of a model on the copy, in a process of its own."""
+    return warm.run("tests.model", model, str(first), str(end), within_s=WITHIN_S)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
-def test_model_notices_a_missing_safeguard(copy: Path, mutant: Mutant) -> None:
+def test_model_notices_a_missing_safeguard(copy: Path, warm: Warm, mutant: Mutant) -> None:
     first, end = mutant.seeds
     with changed(copy, mutant.file, mutant.old, mutant.new):
         for _ in range(MOST_OTHER_ENDS):
-            code, said = run(copy, "-m", "tests.model", mutant.model, str(first), str(end))
+            code, said = run_model(warm, mutant.model, first, end)
             assert code == 3, said[-2000:]
             if any(promise in said for promise in mutant.broken):
                 return
@@ -808,8 +822,8 @@ def test_model_notices_a_missing_safeguard(copy: Path, mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize("model", ["lanes", "counters", "profiles", "journeys"])
-def test_model_finds_nothing_where_nothing_is_missing(copy: Path, model: str) -> None:
-    code, said = run(copy, "-m", "tests.model", model, "0", "60")
+def test_model_finds_nothing_where_nothing_is_missing(warm: Warm, model: str) -> None:
+    code, said = run_model(warm, model, 0, 60)
     assert code == 0, said[-2000:]
     assert f"kept: {model}" in said
 
