@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TEST_DATA := $(VENV)/.test-data
 TESTS ?= tests
-WORKERS ?= 3
+WORKERS ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo up test check fmt faults bench install
@@ -25,7 +25,7 @@ up: $(INSTALLED)
 	@$(BIN)/headwater up $(if $(PORT),--port $(PORT))
 
 # Runs every test that this machine can run; the end of the report says what was left out and why.
-# Three at a time on two cores: half of a test's time is waiting for servers to start, stop and recover.
+# Four at a time on two cores: half of a test's time is waiting for servers to start, stop and recover.
 test: $(INSTALLED) $(TEST_DATA)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
