@@ -11,6 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TEST_DATA := $(VENV)/.test-data
+KAFKA_CLASSES := $(VENV)/.kafka-classes
 TESTS ?= tests
 WORKERS ?= 4
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -26,7 +27,7 @@ up: $(INSTALLED)
 
 # Runs every test that this machine can run; the end of the report says what was left out and why.
 # Four at a time on two cores: half of a test's time is waiting for servers to start, stop and recover.
-test: $(INSTALLED) $(TEST_DATA)
+test: $(INSTALLED) $(TEST_DATA) $(KAFKA_CLASSES)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # Writes nothing but caches inside the virtual environment.
@@ -66,4 +67,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 # 69,659 real purchases to test with, which PyPI's `lifetimes` ships; none of its code is used.
 $(TEST_DATA): tests/data.lock $(INSTALLED)
 	@$(PIP) install --require-hashes --no-deps -r tests/data.lock
+	@touch $@
+
+# Half of what a broker takes to begin; kept beside its jars, outside the checkout.
+$(KAFKA_CLASSES): tests/kafka_classes.py runtime/apache_kafka.py $(INSTALLED)
+	@$(BIN)/python -m tests.kafka_classes
 	@touch $@

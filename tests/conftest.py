@@ -24,12 +24,11 @@ from clickhouse_connect.driver.client import Client
 
 from runtime import apache_kafka
 from runtime.embedded import Choice, EmbeddedStack, Wanted
+from tests import kafka_classes
 from tests.kafka_cluster import KafkaCluster
 from tests.mounting import lacks_mount
 
-# A broker that lives for a minute spends more than half of its processor time on compiling itself
-# well: 6.1 s until it is ready, and 2.9 s with the quick compiler alone, which is enough for tests.
-os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+os.environ.setdefault("JAVA_TOOL_OPTIONS", kafka_classes.options())
 
 # A shared machine is slow at times: how long an example takes says nothing of the code.
 hypothesis.settings.register_profile("house", deadline=None)
