@@ -681,6 +681,72 @@ MUTANTS = [
 ]
 
 
+SENDING = [
+    Mutant(
+        "what was ordered while a message waited is not asked for",
+        "consumers/rules/sending.py",
+        "    later = [at_ms for at_ms in ordered_at_ms if at_ms >= anchor_at_ms]\n",
+        "    an_hour = range(anchor_at_ms, anchor_at_ms + 3_600_000)\n"
+        "    later = [at_ms for at_ms in ordered_at_ms if at_ms in an_hour]\n",
+        "journeys_sent",
+        ("mailed: a message after an order",),
+    ),
+    Mutant(
+        "days begin by UTC",
+        "consumers/rules/sending.py",
+        "Window(day_began_ms(now_ms, zone.rules), ",
+        "Window(now_ms // 86_400_000 * 86_400_000, ",
+        "journeys_sent",
+        ("mails differ",),
+        (1, 40),
+    ),
+    Mutant(
+        "whoever claimed a message once may begin",
+        "consumers/messages/scripts.py",
+        "if held[1] ~= 'claimed' or held[2] ~= ARGV[3] then return {'lost'} end",
+        "if held[1] ~= 'claimed' then return {'lost'} end",
+        "journeys_sent",
+        ("who slept went on with a message of another",),
+    ),
+    Mutant(
+        "what was being sent is sent again",
+        "consumers/messages/scripts.py",
+        "if state == 'sending' and redis.call('HGET', row, 'repeat') ~= '1' then",
+        "if false then",
+        "journeys_sent",
+        ("a mail came twice",),
+    ),
+    Mutant(
+        "who unsubscribed while a message waited is not asked",
+        "consumers/rules/send_gate.py",
+        '    if not allowed_now_in_all("consent", on_topic, now_ms):\n',
+        "    if False:\n",
+        "journeys_sent",
+        ("mails differ",),
+    ),
+    Mutant(
+        "what a cart holds by now is not asked for",
+        "consumers/messages/gate.py",
+        "    if looks and contents_of(looks[-1].lines) != contents_of(due.lines):\n",
+        "    if False:\n",
+        "journeys_sent",
+        ("mails differ",),
+    ),
+    Mutant(
+        "who was out of sight is written to",
+        "consumers/messages/gate.py",
+        "            decide_by_sight(anchor_ms, due_ms, self._bases, decided, now_ms),\n",
+        "",
+        "journeys_sent",
+        ("mailed: a message after a withdrawal",),
+        (9, 80),
+    ),
+]
+"""Of who gets which mail, on a real Valkey and to a real mail server."""
+PEOPLE = 20
+"""So few that a month takes a second; each is found in the first of its seeds, as stories are now."""
+
+
 @dataclass(frozen=True, slots=True)
 class RealMutant:
     """What is taken out, and the test on a real server that must fail, saying `says`."""
@@ -800,17 +866,30 @@ def run(root: Path, *arguments: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def run_model(warm: Warm, model: str, first: int, end: int) -> tuple[int, str]:
+def run_model(warm: Warm, model: str, first: int, end: int, *more: str) -> tuple[int, str]:
     """Run seeds of a model on the copy, in a process of its own."""
-    return warm.run("tests.model", model, str(first), str(end), within_s=WITHIN_S)
+    return warm.run("tests.model", model, str(first), str(end), *more, within_s=WITHIN_S)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
 def test_model_notices_a_missing_safeguard(copy: Path, warm: Warm, mutant: Mutant) -> None:
+    assert_noticed(copy, warm, mutant)
+
+
+@pytest.mark.parametrize("mutant", SENDING, ids=[mutant.name for mutant in SENDING])
+def test_mails_show_a_missing_safeguard(
+    copy: Path, warm: Warm, redis_url: str, mutant: Mutant
+) -> None:
+    """On the tree as it is the same mails are right: tests/model/test_journeys.py."""
+    assert_noticed(copy, warm, mutant, redis_url, str(PEOPLE))
+
+
+def assert_noticed(copy: Path, warm: Warm, mutant: Mutant, *more: str) -> None:
+    """Some seed of the model says that the mutant broke what it should."""
     first, end = mutant.seeds
     with changed(copy, mutant.file, mutant.old, mutant.new):
         for _ in range(MOST_OTHER_ENDS):
-            code, said = run_model(warm, mutant.model, first, end)
+            code, said = run_model(warm, mutant.model, first, end, *more)
             assert code == 3, said[-2000:]
             if any(promise in said for promise in mutant.broken):
                 return

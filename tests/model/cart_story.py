@@ -18,17 +18,35 @@ MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 SLOT_MS = 10 * MINUTE_MS
 LOOK_MS = 4 * MINUTE_MS
 ARRIVE_MS = 5 * MINUTE_MS
-WAIT_MS, NEXT_MS, REST_MS, EXPIRES_MS, MOST = HOUR_MS, DAY_MS, 7 * DAY_MS, 7 * DAY_MS, 3
+WAIT_MS, NEXT_MS, REST_MS, EXPIRES_MS, MOST = HOUR_MS, 20 * HOUR_MS, 7 * DAY_MS, 7 * DAY_MS, 3
+"""After so long without a change, and then after so long once more: less than a day, so that limits
+by the day have something to do."""
 
-Kind = Literal["add", "remove", "list", "order", "withdraw", "grant", "erase", "claim"]
+UNTIL_MORNING = (0, 3, 6, 8, 20, 40)
+"""So many slots after a cart was left behind: before its message is due, and while it waits at night."""
+
+Kind = Literal[
+    "add",
+    "remove",
+    "list",
+    "order",
+    "withdraw",
+    "grant",
+    "unsubscribe",
+    "subscribe",
+    "erase",
+    "claim",
+]
 CHANGES: tuple[Kind, ...] = ("add", "remove", "list")
+DECISIONS: tuple[Kind, ...] = ("withdraw", "grant", "unsubscribe", "subscribe", "erase")
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
     """Something that happened; `event_id` orders what happened at one time. UTC ms.
 
-    A claim, of `products` the pid of the claimant in hex, is no part of a random story.
+    Who withdraws does so from all purposes; who unsubscribes, only from hearing of their cart. A claim,
+    of `products` the pid of the claimant in hex, is no part of a random story.
     """
 
     kind: Kind
@@ -71,12 +89,20 @@ def story_of(chance: random.Random, pid: bytes, start_ms: int, days: int) -> Sto
         if ends < 0.4:
             slot += chance.choice((0, 1, 5, 6, 7, 30, 160))
             _happens(chance, story, "order", start_ms, slot)
-        elif ends < 0.47:
-            slot += chance.choice((0, 3, 6, 20))
-            _happens(chance, story, "withdraw", start_ms, slot)
-            slot += chance.choice((1, 4, 200))
-            _happens(chance, story, "grant", start_ms, slot)
         elif ends < 0.5:
+            slot += chance.choice(UNTIL_MORNING)
+            _happens(chance, story, "withdraw", start_ms, slot)
+            slot += chance.choice((1, 4, 12, 200))
+            _happens(chance, story, "grant", start_ms, slot)
+        elif ends < 0.6:
+            slot += chance.choice(UNTIL_MORNING)
+            _happens(chance, story, "unsubscribe", start_ms, slot)
+            slot += chance.choice((4, 60, 200))
+            _happens(chance, story, "subscribe", start_ms, slot)
+        elif ends < 0.68:
+            slot += chance.choice(UNTIL_MORNING)
+            _happens(chance, story, "list", start_ms, slot)
+        elif ends < 0.71:
             _happens(chance, story, "erase", start_ms, slot + chance.choice((0, 4, 7, 200)))
         slot += chance.choice((2, 20, 144, 150, 400, 1_200))
         if slot >= slots:
@@ -87,7 +113,7 @@ def story_of(chance: random.Random, pid: bytes, start_ms: int, days: int) -> Sto
 def _happens(chance: random.Random, story: Story, kind: Kind, start_ms: int, slot: int) -> None:
     slot_ms = start_ms + slot * SLOT_MS
     # What people decide is heard at once: whoever is told that it is in force may rely on it.
-    is_decision = kind in ("withdraw", "grant", "erase")
+    is_decision = kind in DECISIONS
     late = 0 if is_decision else chance.choices((0, 1, 6, 30, 300), (80, 8, 6, 4, 2))[0]
     arrives_ms = slot_ms + late * SLOT_MS + ARRIVE_MS
     copies = [arrives_ms + chance.choice((0, 1, 9)) * SLOT_MS] if chance.random() < 0.15 else []
@@ -170,7 +196,7 @@ def _is_withdrawn(known: list[Fact]) -> bool:
 
 
 def _due(anchor_ms: int, sent: list[Message]) -> int | None:
-    """An hour after the last change; a day after that once more; of a cart that was changed since,
+    """An hour after the last change; NEXT_MS after that once more; of a cart that was changed since,
     three in all; and then nothing for a week."""
     due_ms = anchor_ms + WAIT_MS
     if sent:

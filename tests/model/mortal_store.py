@@ -1,13 +1,14 @@
 """How does automation die between two steps of a message, and what does a reference need to know of it?
 
 The real store, as a process has it that ends before a call or after it: from then on nothing of that
-process does anything. What it left behind is noted, message by message.
+process does anything. What it left behind is noted, message by message. Some did not die but slept:
+once another process has their message, they try to go on with it.
 """
 
 import random
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,11 @@ class Fate:
     met: Counter[str] = field(default_factory=Counter)
     waits: dict[bytes, dict[int, int]] = field(default_factory=lambda: defaultdict(dict))
     interrupted: set[bytes] = field(default_factory=set)
+    asleep: dict[str, list[Callable[["MortalStore"], bool]]] = field(
+        default_factory=lambda: defaultdict(list)
+    )
+    """Of messages (by id) the steps that a process was about to take; each tells whether it took it."""
+    wrong: set[str] = field(default_factory=set)
 
 
 class MortalStore(MessageStore):
@@ -60,13 +66,23 @@ class MortalStore(MessageStore):
         for each in found:
             if each.message.state == "claimed":
                 self._claimed[each.message.id] = False
+        for each in found:
+            for go_on in self.fate.asleep.pop(each.message.id, ()):
+                self.fate.met["woke up"] += 1
+                if go_on(self):
+                    self.fate.wrong.add("who slept went on with a message of another")
         if found:
             self._at("after the claim")
         return found
 
     def begin(self, message: Message, *args: Any, **more: Any) -> Begun:
         """As the store's."""
-        self._at("before sending")
+        begin = MessageStore.begin
+        self._at(
+            "before sending",
+            message,
+            lambda store: begin(store, message, *args, **more)[0] != "lost",
+        )
         answer = super().begin(message, *args, **more)
         if answer[0] == "sending":
             self._claimed[message.id] = True
@@ -75,7 +91,12 @@ class MortalStore(MessageStore):
 
     def move(self, message: Message, owner: str, decided: Decided, **more: Any) -> bool:
         """As the store's."""
-        self._at(f"before {decided.state} is written")
+        go_on = MessageStore.move
+        self._at(
+            f"before {decided.state} is written",
+            message,
+            lambda store: go_on(store, message, owner, decided, **more),
+        )
         moved = super().move(message, owner, decided, **more)
         self._claimed.pop(message.id, None)
         if decided.state == "held" and decided.rule != "quiet_hours":
@@ -105,11 +126,18 @@ class MortalStore(MessageStore):
                 self.fate.waits[message_id][self.clock.at_ms] = self.clock.at_ms + CLAIMED_FOR_MS
                 self.fate.met["claims left behind"] += 1
 
-    def _at(self, point: str) -> None:
+    def _at(
+        self,
+        point: str,
+        message: Message | None = None,
+        go_on: Callable[["MortalStore"], bool] | None = None,
+    ) -> None:
         with self._lock:  # several threads work for one process
             if not self._is_dead and self.fate.chance.random() < self.fate.deaths:
                 self._is_dead = True
                 self.fate.met["automation died"] += 1
                 self.fate.met[f"died {point}"] += 1
             if self._is_dead:
+                if message is not None and go_on is not None:
+                    self.fate.asleep[message.id].append(go_on)
                 raise Killed

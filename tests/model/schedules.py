@@ -25,7 +25,7 @@ def describe(seed: int, broken: set[str], model: str) -> str:
     """Which promises a schedule broke, and how to see it again."""
     return (
         f"seed {seed} broke: {', '.join(sorted(broken))}. "
-        f"Repeat it: HEADWATER_TEST_SEED={seed} pytest tests/model/test_{model}.py"
+        f"Repeat it: HEADWATER_TEST_SEED={seed} pytest tests/model/test_{model.removesuffix('_sent')}.py"
     )
 
 

@@ -42,6 +42,12 @@ from tests.model.mortal_store import Fate, MortalStore
 from tests.model.shop_sending import LIMITS
 
 ALLOWED = ("purpose/advertising", "granted"), ("email/cart", "subscribed")
+SAID = {
+    "withdraw": ("purpose/advertising", "withdrawn"),
+    "grant": ("purpose/advertising", "granted"),
+    "unsubscribe": ("email/cart", "unsubscribed"),
+    "subscribe": ("email/cart", "subscribed"),
+}
 REREAD_RECORDS = 50
 TROUBLE = 0.08
 WORKS_WITHIN_S = 300
@@ -108,10 +114,8 @@ class Post:
     def decided(self, pid: bytes, fact: Fact, now_ms: int) -> None:
         """They withdrew, allowed again or were erased: it is in force before the lanes hear."""
         if fact.kind != "erase":
-            status = "granted" if fact.kind == "grant" else "withdrawn"
             # A copy is the same decision, of the same moment: it must not undo a later one.
-            on = [("purpose/advertising", status)]
-            self._decide({pid: on}, fact.arrives_at_ms, fact.event_id)
+            self._decide({pid: [SAID[fact.kind]]}, fact.arrives_at_ms, fact.event_id)
             return
         self.vault.suppress_erased([replace(self._erased_rows[pid], erased_at_ms=now_ms)])
         self.erased.add(pid)

@@ -103,6 +103,7 @@ class _Mails:
     def look_at_rest(self) -> None:
         """Nothing came that was never due, nothing is left to do, and all that went was told."""
         post = self._post
+        self._broken |= post.fate.wrong
         if self._of_nobody:
             self._broken.add("a mail that was never due")
         if post.store.next_wake_ms() is not None:

@@ -29,7 +29,7 @@ from schemas.consent import Basis, allowed_now, decisions_on
 from schemas.subjects import Consent
 from tests.model.cart_story import DAY_MS, EXPIRES_MS, MINUTE_MS, Fact, Message, Story
 
-ZONES = ("UTC", "Europe/Prague", "America/Sao_Paulo", "America/New_York")
+ZONES = ("UTC", "Europe/Prague", "America/Sao_Paulo", "Pacific/Auckland")
 LIMITS = Limits(most_a_day=1, most_a_week=2, quiet=Quiet(22 * 60, 8 * 60), latest_ms=DAY_MS)
 WITHDRAWN = "purpose/advertising", "purpose/analytics", "purpose/personalisation"
 BASES: dict[str, Basis] = dict.fromkeys(SEEN_BY, "legitimate_interest")
@@ -60,6 +60,8 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
             continue
         on_sending = decisions_on(WITHDRAWN[0], decisions)
         if not allowed_now("legitimate_interest", on_sending, now_ms):
+            continue
+        if any(f.kind == "unsubscribe" and not _is_subscribed_again(known, f) for f in known):
             continue
         used = [fact for fact in known if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms)]
         ordered = [fact.occurred_at_ms for fact in used if fact.kind == "order"]
@@ -128,12 +130,19 @@ def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
             return True
         if fact.kind == "erase":
             return True
+        if fact.kind == "unsubscribe" and not _is_subscribed_again(known, fact):
+            return True
         if _counts(story, fact.occurred_at_ms, fact.arrives_at_ms):
             if fact.kind == "order" and fact.occurred_at_ms >= message.anchor_ms:
                 return True
             if fact.kind in ("add", "remove") and fact.occurred_at_ms > message.anchor_ms:
                 return True
     return False
+
+
+def _is_subscribed_again(known: Sequence[Fact], than: Fact) -> bool:
+    since = [f for f in known if f.kind == "subscribe" and f.arrives_at_ms >= than.arrives_at_ms]
+    return bool(since)
 
 
 def _other_cart(used: Sequence[Fact], message: Message) -> Fact | None:

@@ -31,6 +31,7 @@ from tests.lane_log import TOPICS, Fetched
 from tests.model.cart_story import (
     ARRIVE_MS,
     DAY_MS,
+    DECISIONS,
     EXPIRES_MS,
     MOST,
     NEXT_MS,
@@ -165,7 +166,7 @@ class ShopWorld:
 
     def _arrive(self, pid: bytes, fact: Fact) -> None:
         p = partition_of(pid, PARTITIONS)
-        if self._automation is not None and fact.kind in ("withdraw", "grant", "erase"):
+        if self._automation is not None and fact.kind in DECISIONS:
             self._automation.decided(pid, fact, self.now_ms)
         if fact.kind == "erase":
             request = ErasureRequested(fact.event_id, pid, self.now_ms, "withdrawn")
@@ -187,7 +188,7 @@ class ShopWorld:
             # An order must be seen to end a journey: without analytics none is.
             other = msgspec.structs.replace(change, purpose="analytics")
             self._put(TOPICS.consents, p, pid, CONSENT_CHANGED.encode(other))
-        else:
+        elif fact.kind not in ("subscribe", "unsubscribe"):  # which lanes need not know
             properties: dict[str, Any] = {"product_id": fact.products[0]} if fact.products else {}
             if fact.kind == "list":
                 properties = {"products": [{"product_id": each} for each in fact.products]}
