@@ -226,9 +226,11 @@ def _favourite_until(liked: Mapping[str, list[int]], kept_ms: int) -> tuple[str 
 
 
 def _last_order_ms(facts: Facts) -> int | None:
-    return max(
-        (each.occurred_at_ms for each in facts.purchases if not each.is_refund), default=None
-    )
+    newest_ms = None
+    for each in facts.purchases:
+        if not each.is_refund and (newest_ms is None or each.occurred_at_ms > newest_ms):
+            newest_ms = each.occurred_at_ms
+    return newest_ms
 
 
 SINCE: Mapping[str, Callable[[Facts], int | None]] = {

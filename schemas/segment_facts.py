@@ -65,7 +65,16 @@ ByName = Mapping[str, tuple[list[int], list[Entry]]]
 class Look:
     """One evaluation: the facts, and what was found out about them on the way."""
 
-    __slots__ = ("by_name", "facts", "favourite", "groups", "has_decided", "now_ms", "times")
+    __slots__ = (
+        "by_name",
+        "facts",
+        "favourite",
+        "groups",
+        "has_decided",
+        "now_ms",
+        "numbers",
+        "times",
+    )
 
     def __init__(self, facts: Facts, groups: Sequence[Sequence[Consent]], now_ms: int) -> None:
         self.facts = facts
@@ -74,7 +83,8 @@ class Look:
         self.now_ms = now_ms
         self.by_name: ByName | None = None
         self.favourite: tuple[str | None, int] | None = None
-        self.times: Mapping[str, list[int]] | None = None  # of the events that are counted
+        self.numbers: dict[str, int] = {}  # behind answers: times, UTC ms
+        self.times: Mapping[str, list[int]] = {}  # of the events that are counted
 
 
 Rule = Callable[[Look], Answer]

@@ -1,18 +1,18 @@
 """Which segments is a person in at a time, and when may time alone change that?
 
-Definitions are compiled once, to questions about a person and to what follows from the answers
-(schemas/segment_questions.py); no text is ever run. Each condition answers twice: whether it holds
-at `now_ms`, and until when that holds if nothing more becomes known of the person. A window's edge,
-a consent that begins or ends, a day that fills: all of them can be told in advance, so a person who
-will leave by time passing is woken then, and nobody is polled. Of `all` and `any` only as much is
-asked as decides them, what is cheap first: while a condition that decides holds, the others do not
-matter.
+Definitions are compiled once, to questions about a person (schemas/segment_questions.py) and to
+what follows from the answers (schemas/segment_tables.py); no text is ever run. Each condition
+answers twice: whether it holds at `now_ms`, and until when that holds if nothing more becomes known
+of the person. A window's edge, a consent that begins or ends, a day that fills: all of them can be
+told in advance, so a person who will leave by time passing is woken then, and nobody is polled. Of
+`all` and `any` only as much counts as decides them, what is cheap first: while a condition that
+decides holds, the others do not matter.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.decisions import consents_on_topic
@@ -32,24 +32,20 @@ from schemas.segment_facts import (
 )
 from schemas.segment_leaves import AGES, MEASURED
 from schemas.segment_questions import (
-    NOBODY,
-    Diagram,
+    BITS_EACH,
+    Comparison,
     HowMuch,
     HowOften,
     Question,
-    Tree,
     Whether,
-    branch,
-    leaf,
-    negated,
 )
+from schemas.segment_tables import NOBODY, Tables, Tree, branch, leaf, negated
 from schemas.segments import Condition, Segment
 from schemas.subjects import Consent
 from schemas.traits import SHIPPED, Measures
-from schemas.varints import write_text
 
-Q = TypeVar("Q", bound=Question)
-_OF_EVENT = "event "
+_DEAR = 10
+"""A question that reads the person's events is asked only where the cheaper ones leave it open."""
 PERSONALISATION = "personalisation"
 
 
@@ -58,7 +54,7 @@ class Compiled:
     """A set of definitions, ready to be asked."""
 
     ids: tuple[str, ...]
-    _diagram: Diagram
+    _tables: Tables
     _personalisation: Basis
     is_measured: bool = False
     """True where a condition asks for what goes by Measures."""
@@ -73,7 +69,7 @@ class Compiled:
         not allow personalisation now is in none (docs/consent.md).
         """
         look = Look(facts, (facts.consents,) if groups is None else groups, now_ms)
-        members, until_ms = self._diagram.evaluate(look)
+        members, until_ms = self._tables.evaluate(look)
         if members and look.has_decided:
             decided = [decisions_on(_ABOUT, group) for group in look.groups]
             allowed, its_ms = _allowed(self._personalisation, decided, now_ms)
@@ -102,12 +98,15 @@ def compile_segments(
     for segment in segments:
         compiler.begin(segment.id)
         compiler.trees[segment.id] = compiler.tree(segment.condition)[1]
-    compiler.ready()
+    first = compiler.ready()
     return Compiled(
         tuple(segment.id for segment in segments),
-        Diagram(
-            (segment.id, compiler.trees[segment.id], compiler.asks(segment.id))
-            for segment in segments
+        Tables(
+            [
+                (segment.id, compiler.trees[segment.id], compiler.compared(segment.id))
+                for segment in segments
+            ],
+            first,
         ),
         bases.get(PERSONALISATION, "consent"),
         compiler.is_measured,
@@ -119,8 +118,11 @@ class _Compiler:
         self.bases = bases
         self.measures = measures
         self.trees: dict[str, Tree] = {}
-        self._questions: dict[str, Question] = {}
-        self._asks: dict[str, set[Question]] = {}  # by segment
+        self._often = HowOften()
+        self._amounts: dict[str, HowMuch] = {}
+        self._first: list[Question] = []
+        self._leaves: dict[str, tuple[int, Comparison]] = {}  # by condition, with its cost
+        self._compares: dict[str, set[Comparison]] = {}  # by segment
         self._builds_on: dict[str, set[str]] = {}
         self._id = ""
         self.is_measured = False
@@ -139,26 +141,19 @@ class _Compiler:
             self.is_measured |= condition["computed"] in MEASURED
 
     def begin(self, id_: str) -> None:
-        """What is asked from now on is asked by this segment."""
-        self._id, self._asks[id_], self._builds_on[id_] = id_, set(), set()
+        """What is compared from now on is compared by this segment."""
+        self._id, self._compares[id_], self._builds_on[id_] = id_, set(), set()
 
-    def asks(self, id_: str) -> frozenset[Question]:
-        """All that a segment may have to ask, with those that it builds on."""
-        return frozenset(self._asks[id_]).union(*map(self.asks, self._builds_on[id_]))
+    def compared(self, id_: str) -> frozenset[Comparison]:
+        """All that a segment may have to compare, with those that it builds on."""
+        return frozenset(self._compares[id_]).union(*map(self.compared, self._builds_on[id_]))
 
-    def ready(self) -> None:
-        """Everything that is asked is known."""
-        asked = {
-            key.removeprefix(_OF_EVENT): question
-            for key, question in self._questions.items()
-            if isinstance(question, HowOften)
-        }
-        wanted = {write_text(name): name for name in asked}
-        for question in self._questions.values():
-            if isinstance(question, HowOften):
-                question.ready(wanted)
-            elif isinstance(question, HowMuch):
-                question.ready()
+    def ready(self) -> list[Question]:
+        """Everything that is asked is known; which of it is asked of everybody."""
+        self._often.ready()
+        for question in self._amounts.values():
+            question.ready()
+        return [*self._amounts.values(), *self._first]
 
     def tree(self, condition: Condition) -> tuple[int, Tree]:
         """(roughly what it costs, the condition)."""
@@ -173,44 +168,42 @@ class _Compiler:
             trees, id_ = self.trees, condition["segment"]
             self._builds_on[self._id].add(id_)
             return 8, lambda known: trees[id_](known)
-        if "event" in condition and not condition.get("where"):
-            return 10, self._how_often(condition)
-        if condition.get("computed") in (*AGES, "spent", "refunded"):
-            return 3, self._how_much(condition)
-        cost, rule = self._rule(condition)
-        question = self._asked(json.dumps(condition, sort_keys=True), lambda: Whether(rule))
-        return cost, leaf(question, question.decide)
+        key = json.dumps(condition, sort_keys=True)
+        if key not in self._leaves:
+            self._leaves[key] = self._compare(condition, key, BITS_EACH * len(self._leaves))
+        cost, comparison = self._leaves[key]
+        self._compares[self._id].add(comparison)
+        return cost, leaf(comparison)
 
     def _branch(self, conditions: Sequence[Condition], *, decides: bool) -> tuple[int, Tree]:
         inner = sorted((self.tree(each) for each in conditions), key=lambda each: each[0])
         return sum(cost for cost, _ in inner), branch([tree for _, tree in inner], decides=decides)
 
-    def _how_often(self, condition: Condition) -> Tree:
-        name = condition["event"]
-        question = self._asked(_OF_EVENT + name, lambda: HowOften(name))
-        low, high = bounds_of(condition, default_low=1)
-        return leaf(question, question.within(window_ms(condition), low, high))
+    def _compare(self, condition: Condition, key: str, place: int) -> tuple[int, Comparison]:
+        if "event" in condition and not condition.get("where"):
+            length_ms, bounds = window_ms(condition), bounds_of(condition, default_low=1)
+            return _DEAR, self._often.compare(condition["event"], length_ms, *bounds, place)
+        name = condition.get("computed")
+        if name in (*AGES, "spent", "refunded"):
+            return 3, self._how_much(condition, name, place)
+        cost, rule = self._rule(condition)
+        question = Whether()
+        if cost < _DEAR:
+            self._first.append(question)
+        return cost, question.compare(key, rule, place)
 
-    def _how_much(self, condition: Condition) -> Tree:
-        name, currency = condition["computed"], condition.get("currency", "")
-        if name in AGES:
-            question = self._asked(name, lambda: HowMuch(SINCE[name], in_days=True))
-            return leaf(question, question.between(*bounds_of(condition)))
-        of = amount_of(name, currency)
-        question = self._asked(f"{name} {currency}", lambda: HowMuch(of, in_days=False))
-        return leaf(question, question.between(*bounds_of(condition, factor=MICRO)))
-
-    def _asked(self, key: str, make: Callable[[], Q]) -> Q:
-        """The one question of this key, however many conditions ask it."""
-        question = self._questions.get(key)
+    def _how_much(self, condition: Condition, name: str, place: int) -> Comparison:
+        currency, is_age = condition.get("currency", ""), name in AGES
+        about = f"{name} {currency}"
+        question = self._amounts.get(about)
         if question is None:
-            question = self._questions[key] = make()
-        self._asks[self._id].add(question)
-        return question  # type: ignore[return-value]
+            of = SINCE[name] if is_age else amount_of(name, currency)
+            question = self._amounts[about] = HowMuch(about, of, in_days=is_age)
+        return question.compare(*bounds_of(condition, factor=1 if is_age else MICRO), place)
 
     def _rule(self, condition: Condition) -> tuple[int, Rule]:
         if "event" in condition:
-            return 10, self._event(condition)
+            return _DEAR, self._event(condition)
         if "computed" in condition:
             return computed_rule(condition, self._names, self.measures)
         if "trait" in condition:

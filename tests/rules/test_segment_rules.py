@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from schemas import segment_questions
+from schemas import segment_tables
 from schemas.consent import allows, decisions_on
 from schemas.events import SealedTrait
 from schemas.segment_rules import Compiled, compile_segments
@@ -156,9 +156,9 @@ def test_membership_at_any_moment_is_what_all_facts_say(
 ) -> None:
     chance = random.Random(seed)
     if seed % 5 == 0:  # what was worked out is forgotten all the time
-        monkeypatch.setattr(segment_questions, "MOST_NODES", 5)
+        monkeypatch.setattr(segment_tables, "MOST_ROWS", 5)
     if seed % 5 == 1:  # each by itself, and those that ask more by none
-        monkeypatch.setattr(segment_questions, "MOST_QUESTIONS", 2)
+        monkeypatch.setattr(segment_tables, "MOST_COMPARISONS", 2)
     for _stream in range(3):
         segments = random_segments(chance)
         compiled = compile_segments(segments, BASES, MEASURES)
