@@ -10,6 +10,8 @@ from typing import Any
 from standardwebhooks import Webhook as Receiver
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+ENDS_WITHIN_S = 0.02
+"""How often the server looks whether it is to end; by itself every half second."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ def receiver() -> Iterator[Hook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hook.url = f"http://127.0.0.1:{server.server_port}/hook?a=b"
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(ENDS_WITHIN_S,))
     thread.start()
     try:
         yield hook

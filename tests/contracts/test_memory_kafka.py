@@ -88,6 +88,8 @@ class Story:
                 "enable.partition.eof": True,
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
+                # The broker says that this is the end only after it has waited for more.
+                "fetch.wait.max.ms": 20,
             }
         )
         try:

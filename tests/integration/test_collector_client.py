@@ -18,6 +18,7 @@ from producers.client import Client
 from producers.posting import Poster
 from schemas.errors import SettingInvalid, StoreRefused, StoreUnavailable
 from tests.collecting import WRITE_KEY, Running, collect_settings, running_collector
+from tests.hooks import ENDS_WITHIN_S
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ class Moody(BaseHTTPRequestHandler):
 def moody() -> Iterator[tuple[str, type[Moody]]]:
     handler = type("Handler", (Moody,), {"moods": [], "bodies": []})
     server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(ENDS_WITHIN_S,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}", handler
     server.shutdown()
