@@ -25,7 +25,6 @@ from streams.rules.wakes import Wakes
 
 LONGEST_SOURCE = 64  # as settings allow
 _ENTERED, _LEFT = b"\x01", b"\x00"
-_written = lru_cache(maxsize=1_000)(write_text)
 
 
 class Outputs:
@@ -152,17 +151,24 @@ class Outputs:
 
     def put_into(self, person: Person, segments: tuple[str, ...], now_ms: int) -> None:
         """The person is in these `segments`, sorted, and in no others; each change is told."""
-        known, pid, topic = person.segments, person.pid, self.settings.topics.segments_changed
-        changes = [(id_, _ENTERED) for id_ in segments if id_ not in known]
-        changes += [(id_, _LEFT) for id_ in known if id_ not in segments]
+        pid, topic, p = person.pid, self.settings.topics.segments_changed, self.p
+        send = self.producer.send
         # As SEGMENT_CHANGED writes them: at first, and when a window's event comes, they are many.
         whose = SEGMENT_CHANGED.header + pid
-        version, at = write_long(self.membership.version), write_time(now_ms)
-        place = write_long(self.settings.generation) + write_long(self.p) + write_long(self.seq)
-        for id_, how in changes:
-            index = write_long(self.index)
-            record = b"".join((whose, _written(id_), version, how, at, place, index))
+        place = write_long(self.settings.generation) + write_long(p) + write_long(self.seq)
+        where = write_time(now_ms) + place
+        for change in _changes(person.segments, segments, self.membership.version):
+            send(topic, b"".join((whose, change, where, write_long(self.index))), pid, p)
             self.index += 1
-            self.producer.send(topic, record, pid, self.p)
         person.segments = segments
         person.settled = None
+
+
+@lru_cache(maxsize=10_000)  # many people change in the same way
+def _changes(known: tuple[str, ...], segments: tuple[str, ...], version: int) -> tuple[bytes, ...]:
+    """From the segment's id to how it changed, as SEGMENT_CHANGED writes them; those that are
+    entered come first."""
+    changes = [(id_, _ENTERED) for id_ in segments if id_ not in known]
+    changes += [(id_, _LEFT) for id_ in known if id_ not in segments]
+    by = write_long(version)
+    return tuple(write_text(id_) + by + how for id_, how in changes)

@@ -11,7 +11,7 @@ from schemas.carts import JourneyState
 from schemas.codec import JOURNEY_DUE
 from schemas.journeys import JourneyDue
 from streams.outputs import Outputs
-from streams.rules.cart import Cart, cart_of
+from streams.rules.cart import Cart, cart_of, was_ordered
 from streams.rules.gate import Moment, gate_by_consent, groups_of
 from streams.rules.journeys import (
     Due,
@@ -29,7 +29,7 @@ def settle_journeys(lane: Outputs, person: Person, now_ms: int) -> int:
     """Every message that is due to the person is said to be; when to look again, 0 for never."""
     rules = lane.settings.rules
     whole = whole_of(person, rules.visit_gap_ms)
-    if not (whole.cart and is_whole(person)):
+    if not whole.cart or was_ordered(whole.cart) or not is_whole(person):
         return 0
     gate = rules.gate
     unseen_ms = -1

@@ -109,12 +109,21 @@ def change_of(event: Collected) -> CartChange | None:
 
 def with_change(changes: Sequence[CartChange], change: CartChange) -> tuple[CartChange, ...]:
     """The changes that are kept once `change` is known, in the order in which they happened."""
+    if change.kind in (SET, ORDER) and (not changes or _stamp(changes[-1]) < _stamp(change)):
+        return (change,)  # as union says, without asking
     return union(changes, (change,))
+
+
+def was_ordered(changes: Sequence[CartChange]) -> bool:
+    """True when nothing came after an order: nothing lies in it."""
+    return bool(changes) and changes[-1].kind == ORDER
 
 
 def cart_of(changes: Sequence[CartChange], after_ms: int = -1) -> Cart | None:
     """What lies in the cart by those of `changes` that happened after `after_ms`; None when it is
     empty."""
+    if not changes or changes[-1].occurred_at_ms <= after_ms:
+        return None
     held: dict[str, CartLine] = {}
     anchor_at_ms = 0
     for change in changes:
@@ -138,6 +147,10 @@ def bytes_of(line: CartLine) -> int:
     """How many bytes of a record a line takes at most."""
     texts = (line.product_id, line.sku, line.name, line.variant, line.url, line.image_url)
     return LINE_BYTES + MOST_BYTES_A_CHARACTER * sum(map(len, texts))
+
+
+def _stamp(change: CartChange) -> tuple[int, bytes]:
+    return change.occurred_at_ms, change.tie
 
 
 def _put(held: dict[str, CartLine], line: CartLine) -> None:
