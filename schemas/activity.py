@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from schemas.varints import SHORT, read_size, write_text
+from schemas.varints import SHORT, WRITTEN, read_size
 
 MAY_PROFILE: Final = 1
 """Flag: the purpose `personalisation` was allowed when it happened."""
@@ -42,17 +42,6 @@ class Entry(NamedTuple):
     flags: int
 
 
-class _Written(dict[str, bytes]):
-    """Each text as Avro writes it, made when first asked for."""
-
-    def __missing__(self, text: str) -> bytes:
-        if len(self) >= _MOST_KNOWN:
-            self.clear()
-        written = self[text] = write_text(text)
-        return written
-
-
-_written = _Written()
 _read: dict[bytes, _About] = {}
 
 
@@ -66,7 +55,7 @@ def pack(
     flags: int,
 ) -> bytes:
     """One entry: times and ids as they stand in Entry, then the texts as Avro writes strings."""
-    known = _written
+    known = WRITTEN
     # Products are many: each is written anew.
     thing = product.encode()
     about = known[name] + known[campaign] + known[category] + SHORT[len(thing) << 1] + thing

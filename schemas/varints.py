@@ -4,6 +4,9 @@ Zigzag varints, Avro 1.12, "Primitive Types". Tables and what is remembered of t
 loops over bytes; tests hold every function equal to fastavro.
 """
 
+from collections.abc import Mapping
+from typing import Final
+
 # Varints by tables, fourteen bits at a time: a time in ms is three look-ups instead of six turns.
 _LOW_BITS = 14
 _LOW = (1 << _LOW_BITS) - 1
@@ -92,3 +95,19 @@ def write_text(value: str) -> bytes:
     """An Avro string."""
     raw = value.encode()
     return write_long(len(raw)) + raw
+
+
+_MOST_WRITTEN = 50_000
+
+
+class _Written(dict[str, bytes]):
+    def __missing__(self, text: str) -> bytes:
+        if len(self) >= _MOST_WRITTEN:
+            self.clear()
+        written = self[text] = write_text(text)
+        return written
+
+
+WRITTEN: Final[Mapping[str, bytes]] = _Written()
+"""Each text as `write_text` writes it, made when first asked for: of texts that repeat from person
+to person, like names of events, campaigns and currencies."""

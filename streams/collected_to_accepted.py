@@ -12,7 +12,7 @@ from runtime.metrics import counter
 from schemas.codec import ACCEPTED, COLLECTED, HEADER_BYTES, Malformed
 from schemas.events import BY_NAME, BY_ORDER, BY_TOUCH, VisitChange
 from schemas.partitioning import partition_of
-from schemas.varints import write_long, write_text
+from schemas.varints import SHORT, WRITTEN, write_long, write_text, write_time
 from streams.lane import Lane
 from streams.rules.admit import admit
 from streams.rules.outcomes import (
@@ -113,50 +113,40 @@ def _tail(outcome: Admitted, coordinates: bytes, offset: int, index: int) -> byt
 
     A test holds this equal to the compiled writer of the whole record.
     """
-    amount_micro = outcome.amount_micro
-    if amount_micro is None and not outcome.visit_changes and not outcome.is_repeat_order:
-        campaign = _texts.get(outcome.campaign_id) or _text(outcome.campaign_id)
-        nothing_else = _NOTHING_ELSE[outcome.attributed_by]
-        return b"".join(
-            (coordinates, write_long(offset), write_long(index), campaign, nothing_else)
-        )
+    amount_micro, visit_changes = outcome.amount_micro, outcome.visit_changes
+    by = outcome.attributed_by
+    campaign = WRITTEN[outcome.campaign_id]
+    # An offset is, like a time, one more than the last one: its upper bits seldom change.
+    at = write_time(offset)
+    place = SHORT[index << 1] if index < _IS_SHORT else write_time(index)
+    if amount_micro is None and not visit_changes and not outcome.is_repeat_order:
+        return b"".join((coordinates, at, place, campaign, _NOTHING_ELSE[by]))
     return b"".join(
         (
             coordinates,
-            write_long(offset),
-            write_long(index),
-            _text(outcome.campaign_id),
+            at,
+            place,
+            campaign,
             b"\x01" if outcome.is_repeat_order else b"\x00",
             b"\x00" if amount_micro is None else b"\x02" + write_long(amount_micro),
-            _text(outcome.currency),
-            _changes(outcome.visit_changes) if outcome.visit_changes else b"\x00",
-            write_long(outcome.attributed_by),
+            WRITTEN[outcome.currency],
+            _changes(visit_changes) if visit_changes else b"\x00",
+            SHORT[by << 1],
         )
     )
 
 
+_IS_SHORT = len(SHORT) // 2
 # No repeat order, money, currency or visit change; by `attributed_by`.
 _NOTHING_ELSE = [b"\x00\x00\x00\x00" + write_long(by) for by in (0, BY_NAME, BY_TOUCH, BY_ORDER)]
-_texts: dict[str, bytes] = {"": b"\x00"}
-_MOST_TEXTS = 10_000
-
-
-def _text(value: str) -> bytes:
-    """An Avro string; campaigns and currencies repeat, so their bytes are kept."""
-    known = _texts.get(value)
-    if known is None:
-        known = write_text(value)
-        if len(_texts) < _MOST_TEXTS:
-            _texts[value] = known
-    return known
 
 
 def _changes(changes: list[VisitChange]) -> bytes:
     parts = [write_long(len(changes))]
     for change in changes:
         parts += (
-            _text(change.campaign_id),
-            write_long(change.started_at_ms),
+            WRITTEN[change.campaign_id],
+            write_time(change.started_at_ms),
             write_long(change.delta),
         )
     parts.append(b"\x00")

@@ -28,6 +28,7 @@ from streams.rules.person import Person, Visit
 from streams.rules.touches import Stretch, Touches
 
 _NOTHING: list[Stretch] = []
+_TOUCH_BYTES = TOUCH.size
 
 
 def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: int) -> list[Stretch]:
@@ -35,20 +36,29 @@ def touch_with(person: Person, event: Collected, campaign_id: str, window_ms: in
 
     To be called before the event is folded into the person.
     """
-    at_ms = moment_of(event.occurred_at_ms)
-    touch = at_ms, event.event_id[:TIE_BYTES], event.received_at_ms, campaign_id
-    person.size += TOUCH.size + MOST_BYTES_A_CHARACTER * len(campaign_id)
+    at_ms, tie = event.occurred_at_ms, event.event_id[:TIE_BYTES]
+    received_at_ms = event.received_at_ms
+    person.size += _TOUCH_BYTES + MOST_BYTES_A_CHARACTER * len(campaign_id)
     touches = person.touches
     if touches is None:
         touches = person.touches = Touches()
-    is_last = not person.events or moment_of(person.last_seen_ms) < at_ms
-    if is_last and person.kinship is None and touches.append(*touch):
+    if (
+        person.last_seen_ms < at_ms > 0
+        and person.kinship is None
+        and touches.append(at_ms, tie, received_at_ms, campaign_id)
+    ):
         return _NOTHING  # by far the most common
+    return _touch(
+        person, touches, Touch(moment_of(at_ms), tie, received_at_ms, campaign_id), window_ms
+    )
+
+
+def _touch(person: Person, touches: Touches, touch: Touch, window_ms: int) -> list[Stretch]:
     course = deciding(person)
-    changed = touches.add(Touch(*touch), window_ms)
+    changed = touches.add(touch, window_ms)
     if course is not None and course is not touches:
-        changed = course.add(Touch(*touch), window_ms)
-    if is_last:
+        changed = course.add(touch, window_ms)
+    if not person.events:
         return _NOTHING
     last_ms = moment_of(person.last_seen_ms)
     return [each for each in changed if each.from_ms <= last_ms]

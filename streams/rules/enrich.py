@@ -7,6 +7,7 @@ two; the counters are told by +1 and -1.
 """
 
 from bisect import bisect_right
+from sys import intern
 
 from schemas.events import NO_CAMPAIGN, VisitChange
 from streams.rules.activity import LONGEST_TEXT
@@ -21,16 +22,21 @@ def campaign_of(clear: Clear) -> str:
     """
     properties = clear.properties
     if properties is not None and properties.campaign_id not in _NAMELESS:
-        return _text(properties.campaign_id)
+        return _campaign(properties.campaign_id)
     context = clear.context
     if context is not None and context.campaign is not None:
         if context.campaign.id not in _NAMELESS:
-            return _text(context.campaign.id)
+            return _campaign(context.campaign.id)
         if context.campaign.name not in _NAMELESS:
-            return _text(context.campaign.name)
+            return _campaign(context.campaign.name)
     if properties is not None and properties.campaign_name not in _NAMELESS:
-        return _text(properties.campaign_name)
+        return _campaign(properties.campaign_name)
     return NO_CAMPAIGN
+
+
+def _campaign(value: Scalar) -> str:
+    # One text for all events of a campaign: people keep it, and its hash is asked for often.
+    return intern(_text(value))
 
 
 MOST_BYTES_A_CHARACTER = 4  # in UTF-8

@@ -25,21 +25,16 @@ VISIT_BYTES = VISIT.size
 _NOTHING_RARE = bytes(7)
 
 
-class Visit:
+class Visit(msgspec.Struct, gc=False):  # made often: a third of a class's cost
     """Events of one person with less than the gap between neighbours; times in UTC ms.
 
     `first_id` and `campaign_id` are those of its first event by (occurred_at, event_id).
     """
 
-    __slots__ = ("campaign_id", "ended_at_ms", "first_id", "started_at_ms")
-
-    def __init__(
-        self, started_at_ms: int, ended_at_ms: int, first_id: bytes, campaign_id: str
-    ) -> None:
-        self.started_at_ms = started_at_ms
-        self.ended_at_ms = ended_at_ms
-        self.first_id = first_id
-        self.campaign_id = campaign_id
+    started_at_ms: int
+    ended_at_ms: int
+    first_id: bytes
+    campaign_id: str
 
 
 class Decided(NamedTuple):

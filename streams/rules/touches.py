@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from schemas.events import NO_CAMPAIGN
 from schemas.touches import TOUCH, Touch, unpack_touches
-from schemas.varints import write_long, write_text
+from schemas.varints import WRITTEN, write_long
 
 MOST_TOUCHES = 256
 KEPT_TOUCHES = 192
@@ -21,6 +21,7 @@ KEPT_TOUCHES = 192
 same campaign that cover their stretch (ADR 0021), the oldest before others; then the oldest at all.
 Thinned out by many at once: each pass looks at all of them."""
 
+_TOUCH_BYTES = TOUCH.size
 _NOTHING = b"\x00\x00"
 _pack = TOUCH.pack
 _unpack_from = TOUCH.unpack_from
@@ -38,12 +39,13 @@ class Stretch(NamedTuple):
 class Touches:
     """Those of one person, packed as they are written. Changed in place, in order always."""
 
-    __slots__ = ("_names", "campaigns", "packed")
+    __slots__ = ("_last_ms", "campaigns", "names", "packed")
 
     def __init__(self, campaigns: list[str] | None = None, packed: bytes = b"") -> None:
         self.campaigns = [] if campaigns is None else campaigns
+        self.names = b"".join([WRITTEN[name] for name in self.campaigns])  # as they are written
         self.packed = bytearray(packed)
-        self._names: bytes | None = None  # `campaigns` as written; None after a change
+        self._last_ms: int = _unpack_from(packed, len(packed) - TOUCH.size)[0] if packed else -1
 
     def __len__(self) -> int:
         return len(self.packed) // TOUCH.size
@@ -78,11 +80,7 @@ class Touches:
 
     def append(self, at_ms: int, tie: bytes, received_at_ms: int, campaign_id: str) -> bool:
         """The touch is known if it is later than all others and there is room; False otherwise."""
-        packed = self.packed
-        size = len(packed)
-        if size and (
-            size >= MOST_TOUCHES * TOUCH.size or _unpack_from(packed, size - TOUCH.size)[0] >= at_ms
-        ):
+        if self._last_ms >= at_ms or len(self.packed) >= MOST_TOUCHES * _TOUCH_BYTES:
             return False
         self._append(at_ms, tie, received_at_ms, campaign_id)
         return True
@@ -126,29 +124,28 @@ class Touches:
 
     def written(self) -> bytes:
         """The fields `touch_campaigns` and `touches` of a record."""
-        if not self.packed:
+        packed = self.packed
+        if not packed:
             return _NOTHING
-        names = self._names
-        if names is None:
-            written = [write_text(name) for name in self.campaigns]
-            names = self._names = b"".join((write_long(len(written)), *written, b"\x00"))
-        return b"".join((names, write_long(len(self.packed)), self.packed))
+        count = write_long(len(self.campaigns))
+        return b"".join((count, self.names, b"\x00", write_long(len(packed)), packed))
 
     def replace(self, touches: Iterable[Touch]) -> None:
         """They are `touches`, which stand in order."""
-        self.campaigns, self.packed, self._names = [], bytearray(), None
+        self.campaigns, self.names, self.packed, self._last_ms = [], b"", bytearray(), -1
         for touch in touches:
             self._append(*touch)
 
     def _append(self, at_ms: int, tie: bytes, received_at_ms: int, campaign_id: str) -> None:
         campaigns = self.campaigns
-        try:
+        if campaign_id in campaigns:
             place = campaigns.index(campaign_id)
-        except ValueError:
+        else:
             place = len(campaigns)
             campaigns.append(campaign_id)
-            self._names = None
+            self.names += WRITTEN[campaign_id]
         self.packed += _pack(at_ms, tie, received_at_ms, place)
+        self._last_ms = at_ms
 
 
 def _campaign_at(touches: list[Touch], at_ms: int, window_ms: int) -> str:

@@ -4,6 +4,8 @@ The collector checked it before sealing; but a record can come from elsewhere, s
 nothing that it acts on: type, times, the clear JSON, and the money of orders.
 """
 
+from sys import intern
+
 import msgspec
 import orjson
 
@@ -123,4 +125,4 @@ def validate_money(clear: Clear) -> Money | Refused | None:
         and currency.isalpha()
     ):
         return Refused("$.properties.currency", "wrong_currency", "expected an ISO 4217 code")
-    return Money(amount_micro, currency.upper())
+    return Money(amount_micro, intern(currency.upper()))  # people keep it with each order

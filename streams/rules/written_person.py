@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from schemas.codec import SUBJECT
-from schemas.persons import VISIT
-from schemas.subjects import Purchase
-from schemas.varints import SHORT, write_long, write_text, write_time
+from schemas.persons import ORDER_KEY_BYTES, VISIT
+from schemas.subjects import NOT_BY_TOUCH, Purchase
+from schemas.varints import SHORT, WRITTEN, write_long, write_text, write_time
 from streams.rules.circumstances import write_circumstances
 from streams.rules.person import (
     VISIT_BYTES,
@@ -33,6 +33,8 @@ _pack_visit = VISIT.pack
 _HEADER = SUBJECT.header
 _NOT_ERASED = b"\x00"
 _EMPTY = b"\x00"
+_NO_VISITS = b"\x00\x00"
+_NOT_BY_TOUCH = write_long(NOT_BY_TOUCH)
 _UNTOUCHED = Touches().written()
 _IS_SHORT = len(SHORT) // 2
 # What stands around the one visit that most people have, by its campaign: campaigns repeat.
@@ -108,15 +110,16 @@ def _around_visit_of(campaign_id: str) -> bytes:
 
 
 def _visits_as_written(visits: list[Visit]) -> bytes:
+    if not visits:
+        return _NO_VISITS
     campaigns, packed = pack_visits(visits)
-    names = [write_text(name) for name in campaigns]
-    block = write_long(len(names)) + b"".join(names) if names else b""
-    return b"".join((block, write_long(0), write_long(len(packed)), packed))
+    names = [WRITTEN[name] for name in campaigns]
+    return b"".join((write_long(len(names)), *names, _EMPTY, write_long(len(packed)), packed))
 
 
 def _settled_as_written(person: Person) -> bytes:
     """The fields from `orders` to `order_keys`."""
-    keys = b"".join(sorted(person.order_keys)) if person.order_keys else b""
+    keys = sorted(person.order_keys)
     return b"".join(
         (
             write_long(person.orders),
@@ -126,18 +129,15 @@ def _settled_as_written(person: Person) -> bytes:
             _segments_as_written(person.segments) if person.segments else _EMPTY,
             _write_traits(subject_of(person)) if person.traits else _EMPTY,
             _write_consents(person) if person.consents else _EMPTY,
-            write_long(len(keys)),
-            keys,
+            write_long(len(keys) * ORDER_KEY_BYTES),
+            *keys,
         )
     )
 
 
 def _amounts_as_written(amounts: Mapping[str, int]) -> bytes:
-    parts = [write_long(len(amounts))]
-    for currency, amount_micro in amounts.items():
-        parts += (write_text(currency), write_long(amount_micro))
-    parts.append(_EMPTY)
-    return b"".join(parts)
+    written = [WRITTEN[currency] + write_long(micro) for currency, micro in amounts.items()]
+    return b"".join((write_long(len(written)), *written, _EMPTY))
 
 
 @lru_cache(maxsize=10_000)  # many people are in the same ones
@@ -156,14 +156,15 @@ def _purchases_as_written(purchases: Iterable[Purchase]) -> bytes:
     """Records of an array, without its count: equal to the compiled writer's, at half the cost."""
     parts: list[bytes] = []
     for each in purchases:
+        touched_at_ms = each.touched_at_ms
         parts += (
             each.key,
             each.tie,
             write_time(each.occurred_at_ms),
             write_long(each.amount_micro),
-            write_text(each.currency),
-            write_text(each.campaign),
+            WRITTEN[each.currency],
+            WRITTEN[each.campaign],
             b"\x01" if each.is_refund else b"\x00",
-            write_long(each.touched_at_ms),
+            _NOT_BY_TOUCH if touched_at_ms == NOT_BY_TOUCH else write_time(touched_at_ms),
         )
     return b"".join(parts)

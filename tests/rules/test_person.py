@@ -89,7 +89,7 @@ def facts(person: Person) -> dict[str, Any]:
     """All that a person is, but for what is kept of its record."""
     known = {name: getattr(person, name) for name in Person.__slots__ if name not in KEPT}
     known["visits"] = [
-        tuple(getattr(visit, name) for name in Visit.__slots__) for visit in person.visits
+        tuple(getattr(visit, name) for name in Visit.__struct_fields__) for visit in person.visits
     ]
     return known
 
