@@ -123,9 +123,8 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     new_order: Purchase | None = None
     if name in _WITH_MONEY:
         key = order_key(properties.order_id) if properties is not None else None
-        order = order_of(person, key) if key is not None else None
         if name == "Order Refunded" and key is not None:
-            if order is not None:
+            if (order := order_of(person, key)) is not None:
                 campaign_id, attributed_by = order.campaign, BY_ORDER
             elif (of_others := order_of_others(person, key)) is not None:
                 campaign_id = campaign_of_order(person, of_others, rules.attribution_ms)
@@ -135,7 +134,7 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
             fold_refund(person, event, key, money, campaign_id, touched_at_ms)
         else:
             is_repeat_order = fold_order(person, event, key, money, campaign_id, touched_at_ms)
-            if order is None:
+            if not is_repeat_order:
                 new_order = person.purchases[-1]
     if rules.journeys and name in CART_EVENTS and (gate.profiles or name == "Order Completed"):
         fold_cart(person, event)
@@ -147,7 +146,7 @@ def admit(event: Collected, person: Person, memory: Recognises, rules: Rules) ->
     moved = move(person, changed) if changed else None
     if changed and person.kinship is not None:
         moved = with_refunds_of_others(person, moved, rules.attribution_ms)
-    if new_order is not None:
+    if new_order is not None and person.refunds:
         moved = with_refunds_of(person, new_order, moved)
     activity_name = name or _VIEWS.get(event.type)
     if activity_name is not None and at_ms > event.received_at_ms - rules.history_ms:

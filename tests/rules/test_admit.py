@@ -228,6 +228,16 @@ def test_repeated_order_is_told_and_adds_nothing() -> None:
     assert (known.orders, known.spent, known.events) == (1, {"EUR": 5_000_000}, 2)
 
 
+def test_repeated_order_whose_first_call_was_before_records_had_purchases_adds_nothing() -> None:
+    known, seen = person(), memory()
+    admit(order(order_id=1, total=5, currency="EUR"), known, seen, RULES)
+    known.purchases.clear()  # as read from subjects.3.avsc, which knows keys of orders alone
+    again = admit(order(order_id=1, total=5, currency="EUR"), known, seen, RULES)
+    assert isinstance(again, Admitted)
+    assert again.is_repeat_order
+    assert (known.orders, known.purchases) == (1, [])
+
+
 @pytest.mark.parametrize(
     ("analytics", "personalisation", "gate"),
     [
