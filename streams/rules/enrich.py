@@ -7,11 +7,11 @@ two; the counters are told by +1 and -1.
 """
 
 from bisect import bisect_right
-from sys import intern
 
 from schemas.events import NO_CAMPAIGN, VisitChange
 from streams.rules.activity import LONGEST_TEXT
 from streams.rules.person import VISIT_BYTES, Person, Visit
+from streams.rules.texts import SHARED
 from streams.rules.validate import Clear, Scalar
 
 
@@ -35,8 +35,7 @@ def campaign_of(clear: Clear) -> str:
 
 
 def _campaign(value: Scalar) -> str:
-    # One text for all events of a campaign: people keep it, and its hash is asked for often.
-    return intern(_text(value))
+    return SHARED[_text(value)]
 
 
 MOST_BYTES_A_CHARACTER = 4  # in UTF-8

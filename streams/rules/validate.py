@@ -4,14 +4,13 @@ The collector checked it before sealing; but a record can come from elsewhere, s
 nothing that it acts on: type, times, the clear JSON, and the money of orders.
 """
 
-from sys import intern
-
 import msgspec
 import orjson
 
 from schemas.events import Collected
 from schemas.money import parse_micro
 from streams.rules.outcomes import Refused
+from streams.rules.texts import SHARED
 
 Scalar = str | int | float | bool | None
 TYPES = frozenset({"track", "identify", "page", "screen", "group", "alias"})
@@ -125,4 +124,4 @@ def validate_money(clear: Clear) -> Money | Refused | None:
         and currency.isalpha()
     ):
         return Refused("$.properties.currency", "wrong_currency", "expected an ISO 4217 code")
-    return Money(amount_micro, intern(currency.upper()))  # people keep it with each order
+    return Money(amount_micro, SHARED[currency.upper()])
