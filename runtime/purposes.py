@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from runtime.settings import Settings
+from schemas.consent import Basis
 from schemas.held import OWN_PURPOSES
 
 UNDECLARED = "not declared"
@@ -29,6 +30,13 @@ def purposes_in_force(settings: Settings) -> dict[str, InForce]:
         name: InForce(declared.basis, declared.owner, declared.recipients)
         for name, declared in settings.purposes.items()
     }
+
+
+def basis_of(settings: Settings, name: str) -> Basis:
+    """By which decisions on a purpose are judged. One that nobody declared has no legal basis at
+    all: then only a yes allows it."""
+    declared = settings.purposes.get(name)
+    return declared.basis if declared is not None else "consent"
 
 
 def explain(names: Iterable[str], known: Mapping[str, InForce]) -> list[dict[str, object]]:

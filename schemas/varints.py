@@ -7,6 +7,8 @@ loops over bytes; tests hold every function equal to fastavro.
 from collections.abc import Mapping
 from typing import Final
 
+from schemas.remembered import Remembered
+
 # Varints by tables, fourteen bits at a time: a time in ms is three look-ups instead of six turns.
 _LOW_BITS = 14
 _LOW = (1 << _LOW_BITS) - 1
@@ -97,17 +99,6 @@ def write_text(value: str) -> bytes:
     return write_long(len(raw)) + raw
 
 
-_MOST_WRITTEN = 50_000
-
-
-class _Written(dict[str, bytes]):
-    def __missing__(self, text: str) -> bytes:
-        if len(self) >= _MOST_WRITTEN:
-            self.clear()
-        written = self[text] = write_text(text)
-        return written
-
-
-WRITTEN: Final[Mapping[str, bytes]] = _Written()
+WRITTEN: Final[Mapping[str, bytes]] = Remembered(write_text)
 """Each text as `write_text` writes it, made when first asked for: of texts that repeat from person
 to person, like names of events, campaigns and currencies."""

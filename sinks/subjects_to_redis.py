@@ -116,14 +116,15 @@ class SubjectsToRedis(GroupSink):
         began_s = time.monotonic()
         writes: list[ProfileWrite] = []
         moves: dict[int, int] = {}
-        applied: dict[int, bytes] = {}
         for batch in batches:
             p = batch.partition
             if p not in self._positions or batch.next_offset <= self._positions[p]:
                 continue
-            for _, key, value in batch.records:
+            # A lane's last record of each transaction: one of the last.
+            for _, key, value in reversed(batch.records):
                 if key == CURSOR_KEY and value is not None:
                     self._applied[p] = value
+                    break
             newest = self._held.pop(p, {})
             newest.update(self._newest(batch))
             if batch.next_offset < self._rebuilding.get(p, 0) and len(newest) < REBUILD_PROFILES:
@@ -133,10 +134,9 @@ class SubjectsToRedis(GroupSink):
             self._rebuilding.pop(p, None)
             writes += newest.values()
             moves[p] = batch.next_offset
-            if p in self._applied:
-                applied[p] = self._applied[p]
         if not moves:
             return
+        applied = {p: self._applied[p] for p in moves if p in self._applied}
 
         def write() -> list[int]:
             # The cursors after every reply: what they claim is there.

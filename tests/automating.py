@@ -15,7 +15,7 @@ from schemas.codec import JOURNEY_DUE
 from schemas.topics import PARTITIONER
 from tests.erasing import House
 from tests.integration.serving import KEYS
-from tests.mailing import due_of
+from tests.mailing import due_of, smtp_at
 from tests.sink_log import running
 from tests.waiting import eventually
 
@@ -31,12 +31,7 @@ def sending(home: House, port: int | None = None, **changes: Any) -> Settings:
     values["consent"]["public_url"] = home.http.url
     values["sending"] |= {"quiet_from": "00:00", "quiet_to": "00:00", "most_a_day": 5} | changes
     if port is not None:
-        values["smtp"] |= {
-            "host": "127.0.0.1",
-            "port": port,
-            "encryption": "none",
-            "from_address": "shop@example.com",
-        }
+        values["smtp"] |= smtp_at(port)
     return Settings.model_validate(values)
 
 

@@ -44,6 +44,16 @@ EVENT = bytes(range(16))
 YES = ("purpose/advertising", "granted"), ("email/cart", "subscribed")
 
 
+def smtp_at(port: int, from_address: str = "shop@example.com") -> dict[str, Any]:
+    """`[smtp]` of a mail server on this host that encrypts nothing."""
+    return {
+        "host": "127.0.0.1",
+        "port": port,
+        "encryption": "none",
+        "from_address": from_address,
+    }
+
+
 @dataclass
 class Clock:
     """Stands still until a test moves it."""

@@ -15,6 +15,7 @@ from consumers.rules.send_gate import PURPOSE, Refusal, refusal_of
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay, consents_in
 from runtime.metrics import counter
+from runtime.purposes import basis_of
 from runtime.sealing import IdType
 from runtime.settings import Settings
 from runtime.vault import Suppressed, Vault
@@ -26,9 +27,7 @@ class SendGate:
     def __init__(
         self, settings: Settings, vault: Vault, profiles: Profiles, clock: ClockMs = now_ms
     ) -> None:
-        purpose = settings.purposes.get(PURPOSE)
-        # A purpose that nobody declared has no legal basis at all.
-        self._basis = purpose.basis if purpose is not None else "consent"
+        self._basis = basis_of(settings, PURPOSE)
         self._vault = vault
         self._profiles = profiles
         self._overlay = ConsentOverlay(settings)

@@ -30,6 +30,7 @@ from consumers.rules.sending import (
     decide_by_time,
 )
 from runtime.consent_overlay import ConsentOverlay
+from runtime.purposes import basis_of
 from runtime.sealing import IdType, Person, normalise_email
 from runtime.settings import Settings
 from runtime.settings_sending import minute_of
@@ -38,7 +39,6 @@ from runtime.time_zones import zones_by_country
 from runtime.vault import Suppressed, Vault
 from schemas.activity import unpack
 from schemas.carts import SET, contents_of, union
-from schemas.consent import Basis
 from schemas.errors import StoreUnavailable
 from schemas.journeys import JourneyDue
 from schemas.subjects import Consent, Subject
@@ -83,11 +83,7 @@ class MessageGate:
             chosen.latest_hours * HOUR_MS,
         )
         self._timezone = chosen.timezone
-        purposes = settings.purposes
-        # A purpose that nobody declared has no legal basis at all.
-        self._bases: dict[str, Basis] = {
-            name: purposes[name].basis if name in purposes else "consent" for name in SEEN_BY
-        }
+        self._bases = {name: basis_of(settings, name) for name in SEEN_BY}
         self._overlay = ConsentOverlay(settings)
         self._vault = vault
         self._profiles = profiles

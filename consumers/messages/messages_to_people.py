@@ -134,12 +134,6 @@ class Sender:
         else:
             self._stale = ""
 
-    async def _drop_aged(self, message: Message, aged: Dropped) -> None:
-        """It is too late; of an erased person not even that is kept, though their message was read
-        again from an old copy of the log."""
-        is_erased = await self._gate.identified(message.pid) is None
-        await self._keeper.drop(message, Dropped("erased", {}) if is_erased else aged)
-
     # -- messages of journeys
 
     async def _send(self, message: Message, due: JourneyDue) -> None:
@@ -147,7 +141,10 @@ class Sender:
         aged = decide_by_age(due.due_at_ms, now, self._gate.limits, due.expires_at_ms)
         try:
             if isinstance(aged, Dropped):
-                await self._drop_aged(message, aged)
+                # Of somebody erased, whose message was read again from an old copy of the log, not
+                # even that it is too late is kept.
+                is_erased = await self._gate.identified(message.pid) is None
+                await self._keeper.drop(message, Dropped("erased", {}) if is_erased else aged)
                 return
             if self._stale:
                 raise StoreUnavailable(self._stale)
@@ -281,11 +278,11 @@ class Sender:
     async def _send_change(self, message: Message) -> None:
         aged = decide_by_age(message.due_at_ms, self._keeper.clock(), self._gate.limits)
         try:
-            if isinstance(aged, Dropped):
-                await self._drop_aged(message, aged)
-                return
             if await self._gate.identified(message.pid) is None:
                 await self._keeper.drop(message, Dropped("erased", {}))
+                return
+            if isinstance(aged, Dropped):
+                await self._keeper.drop(message, aged)
                 return
             if not self._channels.has(message.channel):
                 await self._keeper.drop(

@@ -26,6 +26,7 @@ from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.problems import Fault, Problem
+from runtime.purposes import basis_of
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import Vault
@@ -291,9 +292,7 @@ def build_router(
 ) -> APIRouter:
     """`GET /v1/profiles/{subject}`."""
     router = APIRouter(tags=["Profiles"])
-    purpose = settings.purposes.get("personalisation")
-    # A purpose that nobody declared has no legal basis at all.
-    basis = purpose.basis if purpose is not None else "consent"
+    basis = basis_of(settings, "personalisation")
     thresholds = settings.traits.thresholds
     history_days = settings.time.history_days
 

@@ -8,16 +8,7 @@ would do, but in Python 3.12 what it knows stays for ever, and whoever sends eve
 from collections.abc import Mapping
 from typing import Final
 
-_MOST_SHARED = 50_000
+from schemas.remembered import Remembered
 
-
-class _Shared(dict[str, str]):
-    def __missing__(self, text: str) -> str:
-        if len(self) >= _MOST_SHARED:
-            self.clear()
-        self[text] = text
-        return text
-
-
-SHARED: Final[Mapping[str, str]] = _Shared()
+SHARED: Final[Mapping[str, str]] = Remembered(str)
 """The text, as the object that others who ask for it are given too."""

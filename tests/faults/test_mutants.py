@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -830,7 +830,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> Path:
 @pytest.fixture(scope="module")
 def warm(copy: Path) -> Iterator[Warm]:
     """Begins models quickly, on the copy as it then is."""
-    with Warm(copy, "tests.model.runners") as found:
+    with closing(Warm(copy, "tests.model.runners")) as found:
         yield found
 
 

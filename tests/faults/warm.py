@@ -16,8 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import NoReturn, Self
+from typing import NoReturn
 
 
 class Warm:
@@ -45,15 +44,8 @@ class Warm:
         code = int(self._process.stdout.readline())
         return code, self._said.read_text("utf-8", "replace")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """It has ended."""
         self._process.communicate()
 
 

@@ -27,6 +27,7 @@ from tests.mailing import (
     looked,
     mail_server,
     office,
+    smtp_at,
 )
 
 HOUR_MS = 3_600_000
@@ -53,13 +54,7 @@ def post(
     server: tuple[Mailbox, int],
     mailbox: Mailbox,
 ) -> Iterator[Office]:
-    smtp = {
-        "host": "127.0.0.1",
-        "port": server[1],
-        "encryption": "none",
-        "from_address": "Obchod <shop@example.com>",
-        "answer_within_s": 5,
-    }
+    smtp = smtp_at(server[1], "Obchod <shop@example.com>") | {"answer_within_s": 5}
     consent = {"public_url": "https://shop.example"}
     name = fresh_name("post")
     with office(tmp_path, redis_url, redis_client, name, smtp=smtp, consent=consent) as made:

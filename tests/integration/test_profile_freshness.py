@@ -33,6 +33,7 @@ def settings(
 @pytest.fixture
 def freshness(settings: Settings) -> Iterator[ProfileFreshness]:
     made = ProfileFreshness(settings)
+    eventually(lambda: is_fresh(made))  # a topic that was just made may have no leader yet
     yield made
     made.close()
 
@@ -67,8 +68,7 @@ def test_profiles_are_fresh_once_every_lane_stood_at_the_ends_of_all_inputs(
     settings: Settings, freshness: ProfileFreshness
 ) -> None:
     topics = settings.topic_names
-    # Nothing was ever said; a topic that was just made may have no leader yet.
-    eventually(lambda: is_fresh(freshness))
+    freshness.require()  # nothing was ever said
     with running(run_subjects_to_redis, settings):
         for topic in (topics.collected, topics.consents, topics.moves):
             arrives(settings, topic, PARTITIONS - 1)

@@ -35,7 +35,7 @@ from schemas.subjects import Consent
 from sinks.subjects_to_redis import SubjectsToRedis
 from tests.integration.serving import settings_of
 from tests.lane_log import TOPICS
-from tests.mailing import Clock, Killed, Mailbox
+from tests.mailing import Clock, Killed, Mailbox, smtp_at
 from tests.model.cart_story import Fact
 from tests.model.memory_kafka import MemoryKafka
 from tests.model.mortal_store import Fate, MortalStore
@@ -297,10 +297,5 @@ def shop_settings(directory: Path, redis_url: str, name: str, smtp_port: int) ->
         "most_a_week": LIMITS.most_a_week,
     }
     values["consent"]["public_url"] = "https://shop.example"
-    values["smtp"] |= {
-        "host": "127.0.0.1",
-        "port": smtp_port,
-        "encryption": "none",
-        "from_address": "shop@example.com",
-    }
+    values["smtp"] |= smtp_at(smtp_port)
     return Settings.model_validate(values)

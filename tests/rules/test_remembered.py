@@ -1,15 +1,14 @@
 """Is a text shared, and does what is known of texts end?"""
 
-import pytest
+from schemas.remembered import Remembered
+from streams.rules.texts import SHARED
 
-from streams.rules import texts
 
-
-def test_equal_texts_become_one_object_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "_MOST_SHARED", 10)
-    shared = texts._Shared()
+def test_equal_texts_become_one_object_and_not_for_ever() -> None:
     made = ["".join(("spring", str(number % 3))) for number in range(9)]
     assert made[0] is not made[3]
+    assert len({id(SHARED[each]) for each in made}) == 3
+    shared = Remembered(str, 10)
     assert len({id(shared[each]) for each in made}) == 3
     for number in range(100):
         assert shared[f"autumn{number}"] == f"autumn{number}"
