@@ -9,17 +9,18 @@ Where encryption is asked for there is no connection without it: a server whose 
 prove its name, or that offers no TLS, gets neither login nor mail.
 """
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any, Literal
+from unicodedata import normalize
 
 from aiosmtplib import (
     SMTP,
@@ -34,6 +35,13 @@ from runtime.settings_sending import Smtp
 from schemas.errors import SettingInvalid, StoreUnavailable
 
 _PERMANENT = range(500, 600)
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*", re.ASCII)
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
+_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, 3.1
+_KEPT_SINCE_2008 = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
+"""What IDNA 2008 keeps of a name and IDNA 2003, which Python has, writes otherwise or drops: sharp
+s, final sigma, joiners (UTS 46, section 7)."""
 Outcome = Literal["taken", "refused", "not_now", "in_doubt"]
 
 
@@ -92,19 +100,33 @@ def write_mail(
 
 
 def address_of(text: object) -> Address | None:
-    """The address that the text is; None if it is none. A domain is written as DNS has it."""
+    """The address that the text is, without quotes, comments or numbers of hosts (RFC 5321 4.1.2:
+    Dot-string and Domain); None if it is none. A domain is written as DNS has it."""
     if not isinstance(text, str) or len(text) > 320:
         return None
-    local, at, domain = text.strip().rpartition("@")
-    if not at or any(character in text for character in "\r\n\0"):
+    local, _, domain = text.strip().rpartition("@")
+    # Looked at here: the parser of headers takes more than a mail may have, and fails at the rest.
+    # Beyond ASCII every server on the way would have to take SMTPUTF8.
+    if not _LOCAL.fullmatch(local):
         return None
     try:
-        ascii_domain = domain.encode("idna").decode("ascii")
-        found = Address(addr_spec=f"{local}@{ascii_domain}")
-    except (UnicodeError, ValueError, HeaderParseError, IndexError):
+        labels = [_label(each) for each in _DOTS.split(domain)]
+    except (UnicodeError, IndexError):
         return None
-    # Beyond ASCII every server on the way would have to take SMTPUTF8.
-    return found if found.username.isascii() else None
+    if not all(map(_LABEL.fullmatch, labels)):
+        return None
+    return Address(username=local, domain=".".join(labels))
+
+
+def _label(label: str) -> str:
+    """One part of a domain in ASCII. Raises UnicodeError."""
+    if not _KEPT_SINCE_2008.intersection(label):
+        return label.encode("idna").decode("ascii")
+    # The standard before would write 'ss': another name, of another owner.
+    kept = normalize("NFC", label.lower())
+    if not all(each.isalnum() or each == "-" for each in kept):
+        raise UnicodeError("not of a domain")
+    return f"xn--{kept.encode('punycode').decode('ascii')}"
 
 
 class SmtpServer:

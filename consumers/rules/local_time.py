@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 _SECOND_MS = 1000
 _HOUR_MINUTES = 60
 _DAY = timedelta(days=1)
+_LONGEST_NAME = 64  # twice the longest of the database
 
 KnownBy = Literal["trait", "last_seen", "country", "configuration"]
 
@@ -65,7 +66,10 @@ def zone_of(
 
 
 def _named(name: str) -> tzinfo | None:
-    # Also a path out of the database, a directory of it or a name of thousands of characters.
+    # Also a path out of the database or a directory of it; and a path of hundreds of directories,
+    # which the search for it does not end well.
+    if len(name) > _LONGEST_NAME:
+        return None
     try:
         return ZoneInfo(name) if "/" in name or name == "UTC" else None
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -133,6 +133,29 @@ def test_whoever_may_not_be_written_to_is_not_and_the_reason_is_kept(
     assert [post.last(message).state for message in allowed] == ["sent"] * len(allowed)
 
 
+def test_what_somebody_says_of_themselves_stops_nobody_elses_mail(
+    post: Office, mailbox: Mailbox
+) -> None:
+    """Whoever has the key of a browser may call their address and their zone what they like."""
+    fine = "fine@example.com"
+    made_up: list[Any] = [
+        "a@ [",
+        "'@[ \u200d",
+        "a@[<]",
+        '"\t"@b.cz',
+        "a@\0",
+        ["a@b.cz"],
+        {},
+        1 << 60,
+    ]
+    no_address = [post.schedule(post.person(traits={"email": each})) for each in made_up]
+    post.schedule(post.person(traits={"email": fine, "timezone": "a/" * 3000 + "b"}))
+    post.schedule(post.person(traits={"email": "other@example.com"}))
+    post.work()
+    assert [post.last(each).rule for each in no_address] == ["no_address"] * len(no_address)
+    assert {mail["To"] for mail in mailbox.mails} == {fine, "other@example.com"}
+
+
 def test_an_erased_person_leaves_nothing_behind_not_even_a_reason(
     post: Office, mailbox: Mailbox
 ) -> None:

@@ -183,6 +183,7 @@ def test_when_quiet_hours_end_it_is_not_quiet_any_more(
         ("../../etc/passwd", "CZ", ("Europe/Prague", "country")),
         ("Mars/Olympus\0", "CZ", ("Europe/Prague", "country")),
         ("a/" * 5000, "CZ", ("Europe/Prague", "country")),
+        ("a/" * 300 + "b", "CZ", ("Europe/Prague", "country")),
         (60, "CZ", ("Europe/Prague", "country")),
         (["Europe/Prague"], None, ("Asia/Tokyo", "configuration")),
         # Several zones, each with many people: nobody knows.
