@@ -34,7 +34,11 @@ from aiosmtplib import (
 from runtime.settings_sending import Smtp
 from schemas.errors import SettingInvalid, StoreUnavailable
 
+_PASSING = range(400, 500)
 _PERMANENT = range(500, 600)
+_NOBODY_THERE = frozenset({550, 551})
+_ENHANCED = re.compile(r"(?:^|#)5\.(\d{1,3})\.(\d{1,3})\b", re.ASCII | re.MULTILINE)
+_CONTROL = re.compile("[\0-\x1f\x7f]")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
@@ -48,7 +52,7 @@ Outcome = Literal["taken", "refused", "not_now", "in_doubt"]
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What became of a mail: `refused` for good, `not_now` and not sent, or `in_doubt`. `code` is
-    the server's last, 0 without one; `is_recipients` tells that it refused the address."""
+    the server's last, 0 without one; `is_recipients` tells that nobody is there."""
 
     outcome: Outcome
     code: int = 0
@@ -69,7 +73,8 @@ class _Unfolded(EmailPolicy):
         return super().fold_binary(name, value)
 
 
-POLICY = _Unfolded(linesep="\r\n")
+# Seven bits: what a server must take who promised nothing more (RFC 5321 2.4).
+POLICY = _Unfolded(linesep="\r\n", cte_type="7bit")
 
 
 def write_mail(
@@ -87,8 +92,8 @@ def write_mail(
     mail = EmailMessage(POLICY)
     mail["From"] = sender
     mail["To"] = to
-    # A line break in a subject would begin a header.
-    mail["Subject"] = " ".join(subject.split())
+    # A line break in a subject would begin a header, and no control character may be in one.
+    mail["Subject"] = " ".join(_CONTROL.sub(" ", subject).split())
     mail["Date"] = format_datetime(at)
     mail["Message-ID"] = f"<{message_id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
@@ -183,17 +188,32 @@ class Connection:
         except SMTPResponseException as error:
             # 421 and 4xx speak of a moment (RFC 5321 4.2.1).
             if error.code in _PERMANENT:
-                return Answer("refused", error.code, isinstance(error, SMTPRecipientRefused))
+                is_recipients = isinstance(error, SMTPRecipientRefused) and _is_of_nobody(error)
+                return Answer("refused", error.code, is_recipients)
             return Answer("not_now", error.code)
         except (SMTPException, OSError):
             return Answer("not_now")
         try:
             response = await client.data(mail.as_bytes())
         except SMTPDataError as error:
-            return Answer("refused" if error.code in _PERMANENT else "not_now", error.code)
+            if error.code in _PERMANENT:
+                return Answer("refused", error.code)
+            # Also of 251, say, which a server may mean as a yes: it has the text.
+            return Answer("not_now" if error.code in _PASSING else "in_doubt", error.code)
         except (SMTPException, OSError):
             return Answer("in_doubt")
         return Answer("taken", response.code)
+
+
+def _is_of_nobody(error: SMTPResponseException) -> bool:
+    """True when the server refuses the recipient because nobody is there, not for what it thinks of
+    us or for its own rules: those would be said of everybody, and pass once somebody mends them."""
+    found = _ENHANCED.search(error.message)
+    if found is None:
+        return error.code in _NOBODY_THERE
+    # RFC 3463: x.1 is about addresses, 7 and 8 of it the sender's; x.2.1 is a mailbox that is shut.
+    subject, detail = map(int, found.groups())
+    return (subject == 1 and detail not in (7, 8)) or (subject, detail) == (2, 1)
 
 
 def sender_of(chosen: Smtp) -> Address:

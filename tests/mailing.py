@@ -69,6 +69,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.mails: list[EmailMessage] = []
+        self.raw: list[bytes] = []  # of each mail
+        self.texts = 0  # handed over, taken or not
         self.on_rcpt = "250 OK"
         self.on_data = "250 OK"
         self.cut_at_data = False
@@ -81,7 +83,9 @@ class Mailbox:
         return self.on_rcpt
 
     async def handle_DATA(self, server: Any, _: Any, envelope: Any) -> str:  # noqa: N802
+        self.texts += 1
         if self.on_data.startswith("2"):
+            self.raw.append(envelope.content)
             mail = message_from_bytes(envelope.content, policy=default)
             assert isinstance(mail, EmailMessage)
             self.mails.append(mail)

@@ -50,7 +50,7 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class Handed:
-    """What the channel said. `is_recipients` tells that it refused the person for good."""
+    """What the channel said. `is_recipients` tells that nobody has the address."""
 
     outcome: Literal["taken", "refused", "not_now", "in_doubt"]
     values: Words = field(default_factory=dict)

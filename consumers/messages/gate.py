@@ -115,11 +115,12 @@ class MessageGate:
         address = None
         if message.channel == EMAIL:
             named = [value for _, kind, value in people.values() if kind == "email"]
-            address = _address(named, traits)
-            if address is None:
+            told = _address(named, traits)
+            address = address_of(told)
+            if told is None or address is None:
                 return Dropped("no_address", {})
-        if await self._is_suppressed(message, pids, address):
-            return Dropped("suppressed", {"channel": message.channel})
+            if await self._is_suppressed(pids, told, address):
+                return Dropped("suppressed", {"channel": message.channel})
         refusal = await self._ask(id_type, external_id, due)
         if refusal is not None:
             return refusal
@@ -173,16 +174,19 @@ class MessageGate:
         """Give the connections back."""
         await self._overlay.close()
 
-    async def _is_suppressed(
-        self, message: Message, pids: Sequence[bytes], address: Address | None
-    ) -> bool:
+    def mark_of(self, address: Address) -> str:
+        """By what it is known that a server refuses the address: a keyed hash."""
+        return self._vault.hash_of("email", address.addr_spec)
+
+    async def _is_suppressed(self, pids: Sequence[bytes], told: str, address: Address) -> bool:
         refuses = self._store.is_undeliverable
-        if await asyncio.to_thread(refuses, pids, message.channel):
+        if await asyncio.to_thread(refuses, pids, EMAIL, self.mark_of(address)):
             return True
-        if address is None:
-            return False
-        email = normalise_email(address.addr_spec)
-        return isinstance(await asyncio.to_thread(self._vault.find, "email", email), Suppressed)
+        # Whoever was erased may have written the domain as people do, or as DNS does.
+        for spelling in {normalise_email(told), normalise_email(address.addr_spec)}:
+            if isinstance(await asyncio.to_thread(self._vault.find, "email", spelling), Suppressed):
+                return True
+        return False
 
 
 def _traits(known: Iterable[tuple[Person, Subject]]) -> dict[str, Any]:
@@ -196,13 +200,13 @@ def _traits(known: Iterable[tuple[Person, Subject]]) -> dict[str, Any]:
     return {name: value for name, (_, _, value) in newest.items() if value is not None}
 
 
-def _address(named: Sequence[str], traits: Mapping[str, Any]) -> Address | None:
+def _address(named: Sequence[str], traits: Mapping[str, Any]) -> str | None:
     """An address that the person is known by, before one that is only told of them; of several the
     one that is also told."""
     told = traits.get("email")
     if isinstance(told, str) and (not named or normalise_email(told) in named):
-        return address_of(told)
-    return address_of(named[0]) if named else None
+        return told
+    return named[0] if named else None
 
 
 def _country(traits: Mapping[str, Any]) -> str | None:

@@ -58,7 +58,7 @@ class MessageKeeper:
         *,
         wake_ms: int | None = None,
         is_unsent: bool = False,
-        is_unreachable: bool = False,
+        unreachable: str = "",
     ) -> bool:
         """The decision is in force and counted; False if the message is not ours any more."""
         moved = await asyncio.to_thread(
@@ -68,7 +68,7 @@ class MessageKeeper:
                 decided,
                 wake_ms=wake_ms,
                 is_unsent=is_unsent,
-                is_unreachable=is_unreachable,
+                unreachable=unreachable,
             )
         )
         if moved:

@@ -225,9 +225,9 @@ class Sender:
             await self._keeper.end(message, "failed", "interrupted", handed.values)
         else:
             decided = Decided(now, "failed", "refused_by_channel", handed.values)
-            await self._over(
-                message, allowed, decided, is_unsent=True, is_unreachable=handed.is_recipients
-            )
+            address = allowed.address if handed.is_recipients else None
+            mark = "" if address is None else self._gate.mark_of(address)
+            await self._over(message, allowed, decided, is_unsent=True, unreachable=mark)
 
     async def _over(
         self,
@@ -236,7 +236,7 @@ class Sender:
         decided: Decided,
         *,
         is_unsent: bool = False,
-        is_unreachable: bool = False,
+        unreachable: str = "",
     ) -> None:
         """Sent, or refused: kept so that it is told even if we end before it is."""
         is_told = message.channel == EMAIL
@@ -245,7 +245,7 @@ class Sender:
             decided,
             wake_ms=decided.at_ms + TOLD_WITHIN_MS if is_told else None,
             is_unsent=is_unsent,
-            is_unreachable=is_unreachable,
+            unreachable=unreachable,
         )
         if moved and is_told:
             await self._tell_of(

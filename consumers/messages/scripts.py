@@ -4,8 +4,8 @@ Every change is one script of the server, which compares the state, and who hold
 before it writes. Keys, all behind one prefix: `message:<id>` is the row; `decisions:<id>` a list of
 decisions in JSON; `wake` says when to look at which message again; `state:<state>` which messages
 are in a state and since when; `person:<pid>` which are of a person; `sent:<pid>` what went to them
-when, for the limits by day and week; `undeliverable:<pid>` which channels said that the person is
-not there; `outbox:<id>` and `outbox` what would have gone; `positions` how far topics are read.
+when, for the limits by day and week; `undeliverable:<pid>` at which addresses nobody is, as
+channels said; `outbox:<id>` and `outbox` what would have gone; `positions` how far topics are read.
 """
 
 from schemas.held import Layout, held
@@ -124,8 +124,8 @@ return {'sending'}
 )
 
 # ARGV prefix, id, owner, states it may be in with commas, new state, now ms, wake at ms or "", ttl
-# ms if it is over else "", decision, channel to take back from the limits or "", channel that knows
-# the person no more or "". Answers 1, or 0 if it is not ours to move.
+# ms if it is over else "", decision, channel to take back from the limits or "", channel and mark
+# of an address where nobody is or "". Answers 1, or 0 if it is not ours to move.
 MOVE = (
     _COMMON
     + """
@@ -226,7 +226,14 @@ LAYOUT = (
         "undeliverable:{pid}",
         "sending",
         "until the person is erased",
-        (held("{channel}", "trait", "advertising", "Since when the channel refuses the person"),),
+        (
+            held(
+                "{channel}:{mark}",
+                "identifier",
+                "advertising",
+                "Since when the channel refuses the address, by its keyed hash",
+            ),
+        ),
     ),
     Layout(
         "state:{state}",

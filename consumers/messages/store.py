@@ -122,12 +122,12 @@ class MessageStore:
         *,
         wake_ms: int | None = None,
         is_unsent: bool = False,
-        is_unreachable: bool = False,
+        unreachable: str = "",
     ) -> bool:
         """The decision is in force; False if the message is not ours any more, or gone.
 
-        `is_unsent` takes it out of the limits again; `is_unreachable` keeps that its channel
-        refuses the person for good. With `wake_ms` it comes again, also one that is over: there is
+        `is_unsent` takes it out of the limits again; `unreachable` is the mark of an address that
+        its channel refuses for good. With `wake_ms` it comes again, also one that is over: there is
         something to be told of it.
         """
         is_over = decided.state in ("sent", "failed", "dropped")
@@ -141,7 +141,7 @@ class MessageStore:
             self._keep_ms if is_over else "",
             to_json(decided),
             message.channel if is_unsent else "",
-            message.channel if is_unreachable else "",
+            f"{message.channel}:{unreachable}" if unreachable else "",
         ]
         (done,) = self._run([(MOVE, args)])
         return bool(done)
@@ -178,12 +178,12 @@ class MessageStore:
         found.sort(key=lambda pair: -pair[1])
         return self._read([id_.decode() for id_, _ in found[:limit]])
 
-    def is_undeliverable(self, pids: Sequence[bytes], channel: str) -> bool:
-        """The channel said of one of these pids that the person is not there."""
+    def is_undeliverable(self, pids: Sequence[bytes], channel: str, mark: str) -> bool:
+        """The channel said of that address, of one of these pids, that nobody is there."""
         with faults():
             pipe = self._client.pipeline(transaction=False)
             for pid in pids:
-                pipe.hexists(f"{self._prefix}undeliverable:{pid.hex()}", channel)
+                pipe.hexists(f"{self._prefix}undeliverable:{pid.hex()}", f"{channel}:{mark}")
             return any(pipe.execute())
 
     def positions(self, topic: str, partitions: Sequence[int]) -> dict[int, str]:

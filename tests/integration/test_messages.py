@@ -15,6 +15,7 @@ from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from consumers.rules.messages import JOURNEY, SEGMENT, Kind
 from runtime.sealing import Person
+from schemas.carts import CartLine
 from schemas.errors import StoreUnavailable
 from schemas.subjects import Consent
 from tests.mailing import (
@@ -357,6 +358,92 @@ def test_what_the_server_says_decides_whether_it_is_tried_again(
     post.work()
     assert len(mailbox.mails) == 2
     assert (post.last(doubtful).state, post.last(doubtful).rule) == ("failed", "interrupted")
+
+
+@pytest.mark.parametrize("answer", ["251 taken, in our way", "299 fine", "354 go on"])
+def test_an_answer_to_the_text_that_is_no_refusal_is_no_reason_to_send_it_again(
+    post: Office, mailbox: Mailbox, answer: str
+) -> None:
+    mailbox.on_data = answer
+    message = post.schedule(post.person())
+    for _ in range(3):
+        post.work()
+        post.clock.at_ms += HOUR_MS
+    assert mailbox.texts == 1
+    assert post.last(message).rule == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_nobody"),
+    [
+        ("550 no such user", True),
+        ("551 not here", True),
+        ("550 5.1.1 no such user", True),
+        ("553 5.1.3 bad address", True),
+        ("550 5.2.1 mailbox disabled", True),
+        # Each speaks of our server or of today, and would be said of everybody.
+        ("550 5.7.1 relaying denied", False),
+        ("550-5.7.26 unauthenticated\r\n550 5.7.26 mail", False),
+        ("553 sorry, that domain is not in my list (#5.7.1)", False),
+        ("554 relay access denied", False),
+        ("550 5.1.8 sender's domain unknown", False),
+        ("552 5.2.2 mailbox full", False),
+        ("530 authentication required", False),
+    ],
+)
+def test_only_a_server_that_knows_nobody_there_is_believed_for_good(
+    post: Office, mailbox: Mailbox, answer: str, is_nobody: bool
+) -> None:
+    person = post.person()
+    refused = post.schedule(person)
+    mailbox.on_rcpt = answer
+    post.work()
+    assert post.last(refused).rule == "refused_by_channel"
+    mailbox.on_rcpt = "250 OK"
+    again = post.schedule(person)
+    post.work()
+    assert post.last(again).rule == ("suppressed" if is_nobody else "")
+
+
+def test_who_has_another_address_gets_mail_there(post: Office, mailbox: Mailbox) -> None:
+    person = post.person(traits={"email": "Old@example.com"})
+    post.schedule(person)
+    mailbox.on_rcpt = "550 no such user"
+    post.work()
+    mailbox.on_rcpt = "250 OK"
+    post.profile(person, traits={"email": "new@example.com"})
+    moved = post.schedule(person)
+    post.work()
+    assert post.last(moved).state == "sent" and mailbox.mails[0]["To"] == "new@example.com"
+    post.profile(person, traits={"email": "old@Example.com"})
+    post.clock.at_ms += 24 * HOUR_MS
+    back = post.schedule(person)
+    post.work()
+    assert post.last(back).rule == "suppressed"
+
+
+@pytest.mark.parametrize("erased", ["jana@příklad.cz", "jana@xn--pklad-zsa96e.cz"])
+def test_an_erased_address_gets_no_mail_however_its_domain_is_written(
+    post: Office, mailbox: Mailbox, erased: str
+) -> None:
+    post.vault.suppress("email", erased, NOON_MS)
+    message = post.schedule(post.person(traits={"email": "Jana@Příklad.cz"}))
+    post.work()
+    assert post.last(message).rule == "suppressed" and mailbox.mails == []
+
+
+def test_a_mail_is_in_ascii_whatever_is_in_the_cart(post: Office, mailbox: Mailbox) -> None:
+    line = CartLine(
+        "p", "", "Kávovar \x00\r\nBcc: a@b.cz\r\n.\r\nRSET " + "ž" * 2000, "", "", "", 1, None, ""
+    )
+    post.schedule(post.person(), lines=[line])
+    post.work()
+    (mail,) = mailbox.mails
+    text, html = mail.get_body(("plain",)), mail.get_body(("html",))
+    assert text is not None and html is not None and mail["Bcc"] is None
+    assert "ž" * 2000 in text.get_content() and "ž" * 2000 in html.get_content()
+    assert max(mailbox.raw[0]) < 128 and 0 not in mailbox.raw[0]
+    assert all(len(each) <= 998 for each in mailbox.raw[0].split(b"\r\n"))
 
 
 def test_without_its_stores_nothing_is_sent_and_it_is_tried_again(
