@@ -34,8 +34,8 @@ def settle_journeys(lane: Outputs, person: Person, now_ms: int) -> int:
     gate = rules.gate
     unseen_ms = -1
     if whole.consents or whole.kinship is not None:
+        unseen_ms = unseen_until_ms(groups_of(whole), gate, now_ms)
         gate = gate_by_consent(gate, whole, Moment(now_ms, now_ms))
-        unseen_ms = max(unseen_until_ms(group, now_ms) for group in groups_of(whole))
     ordered_ms = max((p.occurred_at_ms for p in whole.purchases if not p.is_refund), default=-1)
     cart = cart_of(whole.cart, max(unseen_ms, ordered_ms))
     known_ms = lane.known.until_ms.get(person.pid, -1)

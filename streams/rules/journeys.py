@@ -13,16 +13,16 @@ clock that the caller passes.
                 meanwhile never is
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
 from schemas.carts import JourneyState
-from schemas.consent import is_grant
+from schemas.consent import allows_in_all, decisions_on, is_grant
 from schemas.subjects import Consent
 from streams.rules.cart import Cart
-from streams.rules.gate import ANALYTICS, PERSONALISATION
+from streams.rules.gate import ANALYTICS, PERSONALISATION, Gate
 
 MESSAGE_ID_BYTES = 16
 _SHARES = 10_000
@@ -142,14 +142,24 @@ def message_id_of(journey: Journey, pid: bytes, due: Due) -> bytes:
     return blake2b(told, digest_size=MESSAGE_ID_BYTES).digest()
 
 
-def unseen_until_ms(consents: Iterable[Consent], now_ms: int) -> int:
-    """Up to when the person may have ordered without our knowing: they refused it. -1 for never.
+def unseen_until_ms(groups: Sequence[Sequence[Consent]], gate: Gate, now_ms: int) -> int:
+    """Up to when the person may have ordered without our knowing: they refused it, or what they
+    allowed was over, and nothing else allowed it. -1 for never.
 
-    A cart from before counts no more, whatever they allowed since.
+    A cart from before counts no more, whatever they allowed since. `groups` are the decisions under
+    each of their pids, `gate` is that of the configured bases.
     """
     newest = -1
-    for each in consents:
-        if each.subject_of in (ANALYTICS, PERSONALISATION) and not is_grant(each):
-            stamps = (each.valid_from_ms, each.recorded_at_ms)
-            newest = max([newest, *(at_ms for at_ms in stamps if at_ms <= now_ms)])
+    bases = ((ANALYTICS, gate.analytics_basis), (PERSONALISATION, gate.personalisation_basis))
+    for about, basis in bases:
+        decided = [decisions_on(about, group) for group in groups]
+        for each in (one for group in decided for one in group):
+            ended_ms = each.valid_to_ms
+            if not is_grant(each):
+                stamps = (each.valid_from_ms, each.recorded_at_ms)
+                newest = max([newest, *(at_ms for at_ms in stamps if at_ms <= now_ms)])
+            elif ended_ms is not None and newest < ended_ms <= now_ms:
+                as_of_then = (ended_ms, ended_ms, gate.late_grant_ms)
+                if not allows_in_all(basis, decided, *as_of_then):
+                    newest = ended_ms
     return newest

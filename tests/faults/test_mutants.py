@@ -672,7 +672,7 @@ MUTANTS = [
     Mutant(
         "a refusal hides nothing",
         "streams/subjects_to_journeys.py",
-        "max(unseen_until_ms(group, now_ms) for group in groups_of(whole))",
+        "unseen_until_ms(groups_of(whole), gate, now_ms)",
         "-1",
         "journeys",
         ("messages differ",),

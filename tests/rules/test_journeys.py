@@ -2,21 +2,24 @@
 
 import asyncio
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.settings import Journey as JourneySettings
-from runtime.settings import Settings, load_settings
-from schemas.carts import CartLine, JourneyState
+from runtime.settings import Purpose, Settings, Time, load_settings
+from schemas.carts import ADD, CartChange, CartLine, JourneyState
 from schemas.errors import SettingInvalid
 from schemas.subjects import Consent
 from streams.app import lane_settings
 from streams.known import Known
+from streams.outputs import Outputs
 from streams.rules.cart import Cart
+from streams.rules.gate import Gate
 from streams.rules.journeys import (
     Due,
     Journey,
@@ -25,12 +28,15 @@ from streams.rules.journeys import (
     message_id_of,
     unseen_until_ms,
 )
+from streams.rules.person import Person
+from streams.subjects_to_journeys import settle_journeys
 
 MINUTE_MS, HOUR_MS, DAY_MS = 60_000, 3_600_000, 86_400_000
 START_MS = 1_760_000_000_000
 SHIPPED = lane_settings(
     Settings(journeys=(JourneySettings(id="cart", topic="cart-reminders"),)), lambda: START_MS
 ).rules.journeys[0]
+CONSENT, INTEREST = Gate(counts=False, profiles=False), Gate(counts=True, profiles=True)
 LINE = CartLine("tea", "", "", "", "", "", 1, None, "")
 
 
@@ -165,8 +171,81 @@ def test_a_refusal_hides_what_was_in_the_cart_before_it() -> None:
     refused = Consent("purpose/analytics", "withdrawn", at(5), None, at(9))
     granted = Consent("purpose/analytics", "granted", at(20), None, at(20))
     other = Consent("email/newsletter", "unsubscribed", at(50), None, at(50))
-    assert unseen_until_ms([refused, granted, other], at(60)) == at(9)
-    assert unseen_until_ms([granted, other], at(60)) == -1
+    assert unseen_until_ms([[refused, granted, other]], INTEREST, at(60)) == at(9)
+    assert unseen_until_ms([[granted, other]], INTEREST, at(60)) == -1
+    assert unseen_until_ms([[granted], [refused]], INTEREST, at(60)) == at(9)
+
+
+def yes(about: str, from_minute: int, to_minute: int | None, said: int | None = None) -> Consent:
+    ends_ms = None if to_minute is None else at(to_minute)
+    recorded_ms = at(from_minute if said is None else said)
+    return Consent(f"purpose/{about}", "granted", at(from_minute), ends_ms, recorded_ms)
+
+
+def test_a_yes_that_ended_hides_what_was_in_the_cart_before_its_end() -> None:
+    """What was ordered then was withheld, whatever was allowed later."""
+    for about in ("analytics", "personalisation"):
+        ended, again = yes(about, 0, 10), yes(about, 20, None)
+        assert unseen_until_ms([[ended]], CONSENT, at(60)) == at(10)
+        assert unseen_until_ms([[ended, again]], CONSENT, at(60)) == at(10)
+        assert unseen_until_ms([[ended]], CONSENT, at(10)) == at(10)
+        assert unseen_until_ms([[ended]], CONSENT, at(10) - 1) == -1
+        twice = [ended, again, yes(about, 30, 40), yes(about, 5, 33)]
+        assert unseen_until_ms([twice[:1], twice[1:]], CONSENT, at(60)) == -1
+        assert unseen_until_ms([[ended, yes(about, 20, 40)]], CONSENT, at(60)) == at(40)
+
+
+def test_a_yes_that_ended_hides_nothing_where_all_was_seen_after_it() -> None:
+    ended = yes("analytics", 0, 10)
+    assert unseen_until_ms([[ended]], INTEREST, at(60)) == -1  # allowed until objected
+    assert unseen_until_ms([[ended, yes("analytics", 10, None)]], CONSENT, at(60)) == -1
+    assert unseen_until_ms([[ended], [yes("analytics", 5, None)]], CONSENT, at(60)) == -1
+    # Said later, from then on: what happened meanwhile waited for it, or did not.
+    renewed = [ended, yes("analytics", 10, None, said=14)]
+    assert unseen_until_ms([renewed], CONSENT, at(60)) == at(10)
+    patient = Gate(counts=False, profiles=False, late_grant_ms=5 * MINUTE_MS)
+    assert unseen_until_ms([renewed], patient, at(60)) == -1
+    of_others = [yes("advertising", 0, 10)]
+    assert unseen_until_ms([of_others], CONSENT, at(60)) == -1
+
+
+@pytest.mark.parametrize(
+    ("times", "messages"),
+    [
+        ([(0, None)], 1),
+        ([(0, 90)], 1),
+        ([(0, 10)], 0),  # nothing is allowed when it is due
+        ([(0, 10), (20, None)], 0),  # nor is known what was ordered meanwhile
+        ([(0, 10), (10, None)], 1),
+        ([(0, 4), (4, None)], 1),
+    ],
+)
+def test_a_cart_from_before_a_yes_that_ended_is_mentioned_to_nobody(
+    times: list[tuple[int, int | None]], messages: int
+) -> None:
+    """It was left behind at minute 5, and its message is due at 65."""
+    basis = {name: Purpose(basis="consent") for name in ("analytics", "personalisation")}
+    journeys = (JourneySettings(id="cart", topic="carts"),)
+    settings = Settings(journeys=journeys, purposes=basis, time=Time(late_grant_minutes=0))
+    person = Person(b"p" * 16)
+    person.cart = (CartChange(at(5), b"t" * 8, ADD, [LINE]),)
+    person.consents = [yes(about, *each) for each in times for about in basis]
+    lane: Any = Outputs()
+    lane.settings, lane.p, lane.seq, lane.index = lane_settings(settings, lambda: 0), 0, 1, 0
+    lane.known, lane.producer = Known(dict), Sent([])
+    lane.known.until_ms[person.pid] = at(65)
+    settle_journeys(lane, person, at(65))
+    assert len(lane.producer.topics) == messages
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A lane's producer that sends to nobody."""
+
+    topics: list[str]
+
+    def send(self, topic: str, _value: bytes, _key: bytes, _partition: int) -> None:
+        self.topics.append(topic)
 
 
 def test_nobody_is_known_who_changed_since_the_question() -> None:
