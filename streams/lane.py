@@ -23,6 +23,7 @@ from runtime.lanes import Batch
 from runtime.metrics import counter, gauge, histogram
 from runtime.transactions import LaneProducer, read_compacted
 from schemas.errors import StoreRefused
+from schemas.segment_records import SegmentsInForce
 from schemas.subjects import WRITER_KEY
 from streams.catch_up import CatchUp
 from streams.known import Known
@@ -64,7 +65,7 @@ class Lane(Outputs):
         self.memory = Memory(settings.deduplication_ms)
         self.parking = Parking(settings.generation, settings.rules.gate.late_grant_ms)
         self.wakes = Wakes()
-        self.membership = Membership(settings.bases_in_force(), measures=settings.measures)
+        self.membership = self._membership(None)
         self.changed: dict[bytes, Person] = {}
         self.withheld: dict[Withheld, int] = {}
         self.seq = 0  # of the transaction under way
@@ -132,7 +133,7 @@ class Lane(Outputs):
         self.people, self.memory, self.seq = rebuilt.people, rebuilt.memory, rebuilt.seq
         self.withheld, self.parking = rebuilt.withheld, rebuilt.parking
         self.wakes = Wakes(self.people.values())
-        self.membership = Membership(settings.bases_in_force(), rebuilt.segments, settings.measures)
+        self.membership = self._membership(rebuilt.segments)
         self.membership.look_at(self.people)
         self.next_offsets.clear()
         self.next_offsets |= rebuilt.next_offsets
@@ -140,6 +141,11 @@ class Lane(Outputs):
         self.changed = rebuilt.changed
         self.is_touched = bool(self.changed)
         return rebuilt.writer
+
+    def _membership(self, force: SegmentsInForce | None) -> Membership:
+        settings = self.settings
+        gap_ms = settings.rules.visit_gap_ms
+        return Membership(settings.bases_in_force(), force, settings.measures, gap_ms)
 
     def start_at(self, topic: str, first_offset: int, end_offset: int) -> None:
         """Begin `topic` at the cursor, or at the log's start in a first or new generation.

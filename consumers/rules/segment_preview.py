@@ -46,17 +46,20 @@ class SubjectFacts:
         return unpack(self.packed_activity)
 
 
-def segments_of_subject(compiled: Compiled, subject: Subject, now_ms: int) -> frozenset[str]:
+def segments_of_subject(
+    compiled: Compiled, subject: Subject, now_ms: int, visit_gap_ms: int
+) -> frozenset[str]:
     """The segments that the person is in at `now_ms`; of one who belongs to another, none."""
     if subject.erased_at_ms is not None or subject.moved_to is not None:
         return frozenset()
     groups = groups_of(subject)
-    members, _ = compiled.evaluate(SubjectFacts(whole_subject(subject)), now_ms, groups)
+    whole = whole_subject(subject, visit_gap_ms)
+    members, _ = compiled.evaluate(SubjectFacts(whole), now_ms, groups)
     return members
 
 
 def count_members(
-    compiled: Compiled, subjects: Iterable[Subject], now_ms: int
+    compiled: Compiled, subjects: Iterable[Subject], now_ms: int, visit_gap_ms: int
 ) -> tuple[Counter[str], int]:
     """How many are in each segment, and how many people were looked at."""
     counts: Counter[str] = Counter()
@@ -64,5 +67,5 @@ def count_members(
     for subject in subjects:
         if subject.erased_at_ms is None and subject.moved_to is None:
             people += 1
-            counts.update(segments_of_subject(compiled, subject, now_ms))
+            counts.update(segments_of_subject(compiled, subject, now_ms, visit_gap_ms))
     return counts, people

@@ -115,7 +115,8 @@ class Segments:
         """How many would be in each, and of how many people; for a thread of its own."""
         measures = self._settings.measures
         compiled = compile_segments(with_built_in(segments), self.bases, measures)
-        counts, people = count_members(compiled, self.members.everybody(), at_ms)
+        gap_ms = self._settings.time.visit_gap_minutes * 60_000
+        counts, people = count_members(compiled, self.members.everybody(), at_ms, gap_ms)
         return {each.id: counts[each.id] for each in segments}, people
 
     def parse(self, definitions: list[dict[str, Any]]) -> tuple[Segment, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from schemas.consent import Basis
+from schemas.persons import VISIT_GAP_MS
 from schemas.segment_records import SegmentsDefined, SegmentsInForce
 from schemas.segment_rules import Compiled, compile_segments
 from schemas.segments import Segment, SegmentsInvalid, parse_segments, with_built_in
@@ -36,6 +37,7 @@ class Membership:
         "_is_first",
         "_measures",
         "_sliced_seq",
+        "_visit_gap_ms",
         "_waiting",
         "is_fresh",
     )
@@ -45,9 +47,11 @@ class Membership:
         bases: Mapping[str, Basis],
         force: SegmentsInForce | None = None,
         measures: Measures = SHIPPED,
+        visit_gap_ms: int = VISIT_GAP_MS,
     ) -> None:
         self._bases = json.dumps(dict(sorted(bases.items())))
         self._measures = measures
+        self._visit_gap_ms = visit_gap_ms
         self._is_first = force is None
         known = SegmentsInForce(0, 0, "[]", "", True) if force is None else force
         self._compiled = self._compile(read_definitions(known.definitions))
@@ -142,7 +146,7 @@ class Membership:
         if person.kinship is None:
             members, next_ms = self._compiled.evaluate(person, now_ms)
         elif is_whole(person):
-            whole = whole_of(person)
+            whole = whole_of(person, self._visit_gap_ms)
             members, next_ms = self._compiled.evaluate(whole, now_ms, groups_of(person))
         else:
             return (), None

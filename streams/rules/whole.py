@@ -3,14 +3,14 @@
 The rules of the merge are schemas/persons.py, where those who read the records have them too.
 """
 
-from schemas.persons import VISIT_GAP_MS, whole_subject
+from schemas.persons import whole_subject
 from streams.rules.person import Person, person_to_subject, subject_to_person
 
 
-def whole_of(person: Person, visit_gap_ms: int = VISIT_GAP_MS) -> Person:
+def whole_of(person: Person, visit_gap_ms: int) -> Person:
     """The person that segments, journeys and traits are about; not to be changed.
 
-    Made once a barrier, when the person is settled (`forget_whole`): the gap counts then.
+    Made once a barrier, when the person is settled (`forget_whole`), or when it is asked for first.
     """
     kinship = person.kinship
     if kinship is None or not kinship.members:

@@ -5,21 +5,27 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from schemas.codec import SEGMENT_CHANGED
+from consumers.rules.segment_preview import segments_of_subject
+from schemas.codec import SEGMENT_CHANGED, SUBJECT
 from schemas.consent import Basis
 from schemas.segment_records import SegmentChanged, SegmentsDefined, SegmentsInForce
-from schemas.segments import REPEAT_BUYERS, SegmentsInvalid
+from schemas.segment_rules import compile_segments
+from schemas.segments import REPEAT_BUYERS, SegmentsInvalid, parse_segments
+from schemas.subjects import Member
 from schemas.traits import SHIPPED, Measures
 from streams.outputs import Outputs
 from streams.rules import membership
+from streams.rules.enrich import visit_with
 from streams.rules.kinship import Kinship
 from streams.rules.membership import Membership
-from streams.rules.person import Person
+from streams.rules.person import Person, person_to_subject, subject_to_person
 from tests.lane_log import TOPICS
 from tests.stream_log import START_MS
 
+MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 BASES: dict[str, Basis] = {"personalisation": "legitimate_interest"}
 SEEN: dict[str, object] = {"id": "seen", "condition": {"computed": "events", "at_least": 1}}
 
@@ -130,6 +136,25 @@ def test_who_belongs_to_another_is_in_none() -> None:
     assert lane.evaluate(person, 0) == ((REPEAT_BUYERS,), None)
     person.kinship.moved_to = b"r" * 16
     assert lane.evaluate(person, 0) == ((), None)
+
+
+def test_visits_of_a_whole_person_are_apart_by_the_gap_that_is_configured() -> None:
+    """Also when the person is looked at as the lane starts, before anybody was settled."""
+    rare: dict[str, object] = {"id": "rare", "condition": {"computed": "visits", "exactly": 1}}
+    parts = []
+    for number in (1, 2):
+        part = Person(bytes([number]) * 16)
+        visit_with(part, START_MS + number * 40 * MINUTE_MS, bytes([number]) * 16, "a", HOUR_MS)
+        parts.append(person_to_subject(part))
+    root, other = parts
+    kin = [Member(other.pid, other.pid, b"", SUBJECT.encode(other))]
+    whole = msgspec.structs.replace(root, members=kin)
+    for gap_ms, segments in ((HOUR_MS, ("rare",)), (30 * MINUTE_MS, ())):
+        lane = Membership(BASES, None, SHIPPED, gap_ms)
+        lane.switch(defined(rare), [])
+        assert lane.evaluate(subject_to_person(whole), START_MS)[0] == segments
+        compiled = compile_segments(parse_segments([rare]), BASES)
+        assert segments_of_subject(compiled, whole, START_MS, gap_ms) == set(segments)
 
 
 class Recorder:
