@@ -8,6 +8,7 @@ be told in advance when time alone changes the answer (schemas/segment_rules.py)
 import difflib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any, Final, Protocol
 
 from schemas.circumstances import NAMES, word_of, words_of
@@ -32,6 +33,8 @@ WINDOWS: Final = ("within_days", "within_hours")
 WHERE: Final = ("category", "product_id", "campaign")
 COMPARISONS: Final = ("at_least", "at_most", "exactly")
 LONGEST_TEXT = 200
+LARGEST_WHOLE = (1 << 63) - 1
+"""Larger numbers cannot be shown as JSON by us."""
 MOST_VALUES = 100
 MOST_COUNT = 5_000
 MOST_DAYS = 36_500
@@ -258,7 +261,11 @@ def _is_list_of_texts(value: object) -> bool:
 
 
 def _is_value(value: object) -> bool:
-    return _is_text(value) or type(value) in (bool, int, float)
+    if isinstance(value, float):
+        return isfinite(value)  # TOML knows nan and inf; no trait is either, nor can JSON say so
+    if type(value) is int:
+        return abs(value) <= LARGEST_WHOLE
+    return _is_text(value) or isinstance(value, bool)
 
 
 def _is_whole(value: object, least: int, most: int) -> bool:

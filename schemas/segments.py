@@ -233,12 +233,15 @@ class _Check:
             self.fault((*path, where), expected + nearest(where, kinds))
 
     def _chains(self, everything: Sequence[Segment], found: Sequence[Segment]) -> None:
-        builds_on = {each.id: tuple(segments_in(each.condition)) for each in everything}
+        builds_on = {each.id: frozenset(segments_in(each.condition)) for each in everything}
+        chains: dict[str, int | None] = {}
         for at, segment in enumerate(found):
-            chain = _longest(segment.id, builds_on, ())
+            chain = _longest(segment.id, builds_on, chains)
             path: Path = (at, "condition")
             if chain is None:
-                self.fault(path, f"expected {segment.id} not to build on itself")
+                self.fault(
+                    path, f"expected {segment.id} not to build on itself, nor on one that does"
+                )
             elif chain > MOST_CHAINED:
                 self.fault(path, f"expected at most {MOST_CHAINED} segments that build on another")
 
@@ -255,17 +258,18 @@ def segments_in(condition: Condition) -> Iterable[str]:
 
 
 def _longest(
-    id_: str, builds_on: Mapping[str, tuple[str, ...]], above: tuple[str, ...]
+    id_: str, builds_on: Mapping[str, Collection[str]], chains: dict[str, int | None]
 ) -> int | None:
-    """How many segments deep `id_` is; None when it comes back to one above it."""
-    if id_ in above:
-        return None
+    """How many segments deep `id_` is; None when it comes back to itself, or builds on one that
+    does. `chains` is what was found so far: in a wide net each segment is walked once."""
+    if id_ in chains:
+        return chains[id_]
+    chains[id_] = None  # meanwhile: whatever comes back here goes in a circle
     deepest = 0
-    if len(above) > MOST_CHAINED:
-        return 1  # deep enough to be refused; a wide net of segments need not be walked to its end
     for inner in builds_on[id_]:
-        found = _longest(inner, builds_on, (*above, id_))
+        found = _longest(inner, builds_on, chains)
         if found is None:
             return None
         deepest = max(deepest, found)
+    chains[id_] = deepest + 1
     return deepest + 1

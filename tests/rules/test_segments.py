@@ -138,6 +138,40 @@ def test_segments_do_not_build_on_themselves_nor_far_on_each_other() -> None:
         parse_segments(chain("repeat_buyers", "s0", "s1"))
 
 
+def test_a_wide_net_of_segments_is_checked_in_no_time() -> None:
+    """Five rows of which each names all of the next: a hundred million ways lead through it."""
+
+    def net(rows: int) -> list[dict[str, object]]:
+        def row(number: int) -> list[dict[str, object]]:
+            on = [{"segment": f"s{number + 1}_{n}"} for n in range(38)]
+            inner = {"any": on} if number < rows - 1 else VIEWS
+            return [{"id": f"s{number}_{n}", "condition": inner} for n in range(38)]
+
+        return [each for number in range(rows) for each in row(number)]
+
+    with pytest.raises(SegmentsInvalid, match="at most 3 segments") as refusal:
+        parse_segments(net(5))
+    assert {fault.path[0] for fault in refusal.value.faults} == set(range(2 * 38))
+    assert len(parse_segments(net(3))) == 3 * 38
+
+
+def test_each_segment_of_a_circle_and_before_it_is_named_and_no_other() -> None:
+    builds_on = {"a": "b", "b": "c", "c": "b", "d": "repeat_buyers"}
+    with pytest.raises(SegmentsInvalid) as refusal:
+        parse_segments([{"id": k, "condition": {"segment": on}} for k, on in builds_on.items()])
+    assert [fault.path for fault in refusal.value.faults] == [(n, "condition") for n in range(3)]
+
+
+def test_numbers_that_no_trait_can_be_are_refused() -> None:
+    for number in ("nan", "-inf", "9223372036854775808", "-9223372036854775808"):
+        wrong = tomllib.loads(f'is = {{ trait = "plan", is = {number} }}')["is"]
+        assert refused(wrong) == [
+            "segments[0].condition.is: expected a text, a number, true or false"
+        ]
+        assert "expected texts" in refused({"trait": "plan", "in": [wrong["is"]]})[0]
+    assert parse_segments([{"id": "s", "condition": {"trait": "n", "in": [-1.5, 2**63 - 1]}}])
+
+
 def test_ids_are_unique_and_plain() -> None:
     with pytest.raises(SegmentsInvalid, match="an id of its own"):
         parse_segments([{"id": "a", "condition": VIEWS}] * 2)
