@@ -2,7 +2,9 @@
 
 The webhook that the segment's definition names, else the one of `[sending] segment_webhook`, else
 nobody. Definitions change while everything runs: whenever a change was decided by newer ones than
-those that are known here, they are read again.
+those that are known here, they are read again. Who was in a segment that is defined no more leaves
+it then, and the webhook that it last named hears of it: whoever was told that people entered would
+count them in for ever.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,5 +54,5 @@ class ChangesToCalls:
 
     def _read_definitions(self) -> None:
         defined = self._newest()
-        self._webhooks = {each.id: each.webhook for each in segments_of(defined)}
+        self._webhooks |= {each.id: each.webhook for each in segments_of(defined)}
         self._version = defined.version
