@@ -160,7 +160,7 @@ def _computed(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: 
         value = _lately(name, events, orders, now_ms - _window_ms(condition))
     elif name in ("recency", "frequency", "monetary"):
         age_days = min(
-            ((now_ms - each.occurred_at_ms) // DAY_MS for each in orders.values()), default=None
+            (_days_since(each.occurred_at_ms, now_ms) for each in orders.values()), default=None
         )
         asked = f"{name} in {condition['currency']}" if "currency" in condition else name
         value = None if age_days is None else _score(asked, age_days, len(orders), paid, returned)
@@ -181,10 +181,15 @@ def _computed(condition: Mapping[str, Any], events: Sequence[Happened], now_ms: 
         value = Fraction(sum(found), len(found)) if found else None
     elif times[name]:
         at_ms = min(times[name]) if "first" in name else max(times[name])
-        value = (now_ms - at_ms) // DAY_MS
+        value = _days_since(at_ms, now_ms)
     if value is not None and name in ("spent", "refunded", "average_order_value"):
         value = Fraction(value) / 100
     return value is not None and _fits(condition, value, 0)
+
+
+def _days_since(at_ms: int, now_ms: int) -> int:
+    """Whole days. What a clock ahead of ours says is yet to come happened today."""
+    return (now_ms - min(at_ms, now_ms)) // DAY_MS
 
 
 def _gives_back(event: Happened, currency: str) -> bool:
