@@ -26,11 +26,14 @@ NONE_DEFINED = SegmentsDefined(0, 0, "[]")
 
 def newest_segments(settings: Settings, within_s: float = ANSWER_WITHIN_S) -> SegmentsDefined:
     """What was applied last; version 0 where nothing ever was. Raises StoreUnavailable."""
+    return _newest_in(0, settings, within_s)  # every partition holds the same
+
+
+def _newest_in(partition: int, settings: Settings, within_s: float) -> SegmentsDefined:
     topics = settings.topic_names
     group = f"{topics.prefix}headwater.segments"
-    # Every partition holds the same.
     found = read_compacted(
-        settings.kafka.bootstrap_servers, topics.segments_defined, 0, group, within_s
+        settings.kafka.bootstrap_servers, topics.segments_defined, partition, group, within_s
     )
     value = found.newest.get(SEGMENTS_KEY)
     return NONE_DEFINED if value is None else SEGMENTS_DEFINED.decode(value)
@@ -70,7 +73,10 @@ def apply_segments(settings: Settings, segments: Sequence[Segment]) -> SegmentsD
         # Read behind the fence: nobody else can add to it without fencing us.
         newest = newest_segments(settings)
         if newest.definitions == definitions and newest.version:
-            return None
+            # A partition that was added since knows of none, and its lane has no other source.
+            last = settings.kafka.partitions - 1
+            if not last or _newest_in(last, settings, ANSWER_WITHIN_S) == newest:
+                return None
         defined = SegmentsDefined(newest.version + 1, now_ms(), definitions)
         value = SEGMENTS_DEFINED.encode(defined)
         producer.begin_transaction()

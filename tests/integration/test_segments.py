@@ -95,6 +95,18 @@ def test_people_enter_by_event_leave_by_clock_and_fill_what_is_defined_later(log
     assert sorted(changes_of(log, elsewhere)[1:]) == [("others", False, 2), ("seen", True, 2)]
 
 
+def test_what_is_in_force_is_applied_anew_where_a_partition_was_added_since(kafka: str) -> None:
+    settings = new_log(kafka, f"segments-{uuid4().hex[:12]}").settings
+    of_one = settings.kafka.model_copy(update={"partitions": 1})
+    wanted = segments({"id": "seen", "condition": {"computed": "events", "at_least": 1}})
+    before = settings.model_copy(update={"kafka": of_one})
+    assert apply_segments(before, wanted) is not None
+    assert apply_segments(before, wanted) is None
+    again = apply_segments(settings, wanted)
+    assert again is not None and again.version == 2
+    assert apply_segments(settings, wanted) is None
+
+
 def test_an_erased_person_leaves_all(log: Log) -> None:
     pid = random.randbytes(16)
     orders = [
