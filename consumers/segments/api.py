@@ -18,7 +18,7 @@ from consumers.rules.segment_preview import count_members
 from consumers.rules.times import rfc3339
 from consumers.segments.members import SegmentMembers
 from runtime.access import Access, Roles, sees_identifiers
-from runtime.answers import json_answer
+from runtime.answers import is_answerable, json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.problems import Fault, Problem
 from runtime.segment_log import newest_segments, segments_of
@@ -121,6 +121,10 @@ class Segments:
 
     def parse(self, definitions: list[dict[str, Any]]) -> tuple[Segment, ...]:
         """The segments of a body. Raises Problem."""
+        if not is_answerable(definitions):
+            expected = "expected whole characters (no half of a surrogate pair) and 64-bit numbers"
+            wrong = Fault("$.segments", expected)
+            raise Problem(400, "These segments cannot be used", errors=[wrong])
         try:
             return parse_segments(definitions, self._settings.segment_names)
         except SegmentsInvalid as error:

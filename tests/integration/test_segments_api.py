@@ -132,6 +132,31 @@ def test_wrong_definitions_are_refused_with_their_line_and_nothing_is_applied(
     assert "did you mean event" in fault["expected"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ('"name": "\\ud800", "condition": {"computed": "orders", "at_least": 1}', "$.segments"),
+        ('"condition": {"event": "\\ud800", "within_days": 1}', "$.segments"),
+        ('"\\ud800": 1', "$.segments"),
+        ('"condition": {"trait": "plan", "is": NaN}', "$.segments[0].condition.is"),
+        ('"condition": {"trait": "plan", "is": 1e999}', "$.segments[0].condition.is"),
+        (f'"condition": {{"trait": "plan", "is": {1 << 63}}}', "$.segments[0].condition.is"),
+        (f'"condition": {{"trait": "plan", "is": {1 << 99}}}', "$.segments"),
+    ],
+)
+def test_what_cannot_be_answered_in_json_is_refused(served: Served, wrong: str, where: str) -> None:
+    answer = httpx.post(
+        f"{served.url}/v1/segments/preview",
+        content='{"segments": [{"id": "x", ' + wrong + "}]}",
+        headers={
+            "Authorization": f"Bearer {KEYS['activation']}",
+            "Content-Type": "application/json",
+        },
+    )
+    assert answer.status_code == 400
+    assert where in [fault["path"] for fault in answer.json()["errors"]]
+
+
 def test_members_are_shown_by_pages_but_for_who_objected_and_that_is_written_down(
     served: Served, pids: list[bytes]
 ) -> None:
