@@ -67,7 +67,9 @@ class ConsentDesk:
     async def decide(self, wanted: Sequence[Wanted]) -> list[Outcome | NeedsGuardian]:
         """Every decision that is news is on the log and in force; what each came to, in order.
 
-        For every pid of the person (runtime/kin.py), each with a record of its own, of one time.
+        For every pid of the person (runtime/kin.py), each with a record of its own, of one time. Of
+        one who is too large, under the pid that is named: nothing is shown of them or sent to them
+        until claims are revoked, and then the stricter wins of what was decided under each pid.
 
         A yes that needs a guardian's is neither (schemas/minors.py). Where a decision tells no age,
         what the newest record told of it holds.
@@ -75,7 +77,8 @@ class ConsentDesk:
         What is not news is durable too when it was said or listed. Raises StoreUnavailable or
         StoreRefused; then send the same again.
         """
-        people = await self.overlay.kin.people_of(each.pid for each in wanted)
+        named = dict.fromkeys(each.pid for each in wanted)
+        people = {pid: (pid,) for pid in named} | await self.overlay.kin.people_found(named)
         pids = list({pid: None for person in people.values() for pid in person})
         found = await self.overlay.read_with_age(pids)
         known = {pid: dict(matters) for pid, (matters, _) in zip(pids, found, strict=True)}

@@ -16,7 +16,7 @@ from typing import Any
 
 from runtime.vault_faults import faults
 from runtime.vault_rows import FRESH_MS, require_durable
-from schemas.errors import StoreRefused
+from schemas.errors import PersonTooLarge, StoreRefused
 from schemas.held import Layout, held
 from schemas.identity import Claim, standing
 
@@ -117,7 +117,7 @@ class Walk:
         return reached - self._known.keys()
 
     def note(self, bonds: Mapping[bytes, Bonds]) -> None:
-        """What is known of them. Raises StoreRefused when a person has more than MOST_PIDS."""
+        """What is known of them. Raises PersonTooLarge when one has more than MOST_PIDS."""
         self._known.update(bonds)
         while more := self._next() - self._inside:
             self._inside |= more
@@ -127,7 +127,7 @@ class Walk:
     def people(self) -> dict[bytes, tuple[bytes, ...]]:
         """Of each pid that was asked for every pid of its person, the root first, then sorted.
 
-        Raises StoreRefused when a person has more than MOST_PIDS.
+        Raises PersonTooLarge when one has more than MOST_PIDS.
         """
         members: dict[bytes, list[bytes]] = {}
         for pid in sorted(self._inside):
@@ -176,11 +176,24 @@ class Kin:
         """Of each pid every pid of its person, itself included, the root first.
 
         One question to the server where nobody claims anybody, two or three for most others.
+        Raises PersonTooLarge too.
         """
         walk = Walk(pids)
         while wanted := walk.wanted:
             walk.note(await self.bonds_of(wanted))
         return walk.people()
+
+    async def people_found(self, pids: Iterable[bytes]) -> dict[bytes, tuple[bytes, ...]]:
+        """As people_of, without those who are too large: whoever has a write key can make one of
+        them so, and that is no reason to stop for all others."""
+        wanted = list(pids)
+        try:
+            return await self.people_of(wanted)
+        except PersonTooLarge:
+            half = len(wanted) // 2
+            if not half:
+                return {}
+        return await self.people_found(wanted[:half]) | await self.people_found(wanted[half:])
 
     async def pids_of(self, pid: bytes) -> tuple[bytes, ...]:
         """The same of one."""
@@ -271,8 +284,8 @@ def _parse(field: bytes, line: bytes) -> tuple[Claim, int]:
     return claim, int(written_ms)
 
 
-def _too_many() -> StoreRefused:
-    return StoreRefused(
+def _too_many() -> PersonTooLarge:
+    return PersonTooLarge(
         f"a person with more than {MOST_PIDS} identifiers cannot be treated as one; revoke claims "
         "by hand (headwater identity SUBJECT --revoke OTHER)"
     )

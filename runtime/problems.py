@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.logs import get_logger
-from schemas.errors import StoreUnavailable
+from schemas.errors import PersonTooLarge, StoreUnavailable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -28,6 +28,7 @@ _KINDS: Mapping[int, tuple[str, str]] = {
     403: ("forbidden", "Not allowed"),
     404: ("not-found", "Not found"),
     405: ("method-not-allowed", "Method not allowed"),
+    409: ("person-too-large", "Too many identifiers"),
     413: ("too-large", "Too large"),
     429: ("too-many-requests", "Too many requests"),
     500: ("internal", "Our fault"),
@@ -111,6 +112,9 @@ def install_problems(app: FastAPI) -> None:
         detail = "There is nothing at this path" if error.status_code == 404 else error.detail
         return problem_answer(error.status_code, detail, headers=error.headers)
 
+    async def on_too_large(_: Request, error: Exception) -> Response:
+        return problem_answer(409, str(error))
+
     async def on_unavailable(_: Request, error: Exception) -> Response:
         get_logger().warning("store_unavailable", where=_place(error))
         return problem_answer(
@@ -122,6 +126,7 @@ def install_problems(app: FastAPI) -> None:
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(PersonTooLarge, on_too_large)
     app.add_exception_handler(StoreUnavailable, on_unavailable)
     app.add_middleware(UnforeseenAsProblem)
 

@@ -6,6 +6,7 @@ is an exception, one class for each reaction:
     StreamError
     ├── StoreUnavailable   wait and retry in place; stall rather than skip
     ├── StoreRefused       our bug or a broken promise: stop the process, commit nothing
+    │   └── PersonTooLarge nothing can be said of this one person: go on with all others
     └── SettingInvalid     before start: name the setting, exit with code 2
 """
 
@@ -20,6 +21,10 @@ class StoreUnavailable(StreamError):
 
 class StoreRefused(StreamError):
     """A server understood and said no, or a log or store is not where it promised to be."""
+
+
+class PersonTooLarge(StoreRefused):
+    """One person has more identifiers than can be reached; the message says what to do."""
 
 
 class SettingInvalid(StreamError):

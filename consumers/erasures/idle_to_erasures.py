@@ -86,7 +86,7 @@ async def idle_people(
         while True:
             parameters = {"after": after.hex(), "before": before_ms, "page": _PAGE}
             found = [row[0] for row in await reader.rows(_IDLE, parameters)]
-            walked = await overlay.kin.people_of(found)
+            walked = await overlay.kin.people_found(found)
             people = {person[0]: person for person in walked.values() if person[0] not in seen}
             # One who is known by several is met as often.
             seen.update(root for root, person in people.items() if len(person) > 1)

@@ -35,7 +35,7 @@ from runtime.logs import get_logger
 from runtime.metrics import gauge
 from runtime.sealing import IdType
 from schemas.codec import JOURNEY_DUE
-from schemas.errors import StoreUnavailable
+from schemas.errors import PersonTooLarge, StoreUnavailable
 from schemas.journeys import JourneyDue
 
 AT_ONCE = 20
@@ -155,7 +155,7 @@ class Sender:
                 await self._keeper.drop(message, found)
             else:
                 await self._hand_over(message, due, found)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, PersonTooLarge) as error:
             await self._keeper.hold_for_trouble(message, "store_unavailable", {"what": str(error)})
 
     async def _hand_over(self, message: Message, due: JourneyDue, allowed: Allowed) -> None:

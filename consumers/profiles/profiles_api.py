@@ -189,8 +189,10 @@ class Profiles:
         return known
 
     async def decided_by_each(self, pids: Sequence[bytes]) -> dict[bytes, list[list[Consent]]]:
-        """Of each pid that is known what was decided under each pid of its person, by now."""
-        families = await self._overlay.kin.people_of(pids)
+        """Of each pid that is known what was decided under each pid of its person, by now; nothing
+        of one who is too large."""
+        families = await self._overlay.kin.people_found(pids)
+        pids = [pid for pid in pids if pid in families]
         everyone = list(dict.fromkeys(each for pid in pids for each in families[pid]))
         stored = await self.stored_of(everyone)
         told = await self._overlay.consents_of_each(everyone)
@@ -206,8 +208,9 @@ class Profiles:
 
     async def known_as(self, pids: Sequence[bytes]) -> dict[bytes, list[str]]:
         """Of each pid every identifier of its person (`user:42`), its own first; nothing of one
-        who was erased, from the moment on that the erasure was asked for."""
-        families = await self._overlay.kin.people_of(pids)
+        who was erased, from the moment on that the erasure was asked for, or is too large."""
+        families = await self._overlay.kin.people_found(pids)
+        pids = [pid for pid in pids if pid in families]
         everyone = list(dict.fromkeys(each for pid in pids for each in (pid, *families[pid])))
         rows = await asyncio.to_thread(self._vault.identifiers_of, everyone)
         named = zip(everyone, rows, strict=True)

@@ -15,6 +15,7 @@ from consumers.erasures.idle_to_erasures import ask_to_forget
 from consumers.erasures.limits_in_time import keep_limits
 from headwater.inventory import take_inventory
 from headwater.roles import prepare_stores
+from runtime import kin
 from runtime.clickhouse import connect
 from runtime.clock import now_ms
 from runtime.consent_overlay import ConsentOverlay
@@ -141,6 +142,22 @@ def test_a_person_is_idle_under_all_identifiers_or_not_at_all(settings: Settings
 
     # The address goes too, although nothing was ever sent under it.
     assert sorted(each.pid for each in asked(settings)) == sorted(pids["idle"])
+
+
+def test_idle_people_are_found_beside_one_who_is_too_large(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kin, "MOST_PIDS", 2)
+    vault = Vault.from_settings(settings)
+    names = [f"{name} and idle" for name in ("large", "first", "second", "plain")]
+    pids = [known(vault, "user", name).pid for name in names]
+    for pid in pids:
+        receive(settings, pid, OLD_MS)
+    vault.close()
+    claims = [(pid, Claim(pids[0], RANK["user"], OLD_MS, pid, "alias")) for pid in pids[1:3]]
+    asyncio.run(put(settings, *claims))
+    asyncio.run(ask_to_forget(settings, NOW_MS))
+    assert {each.pid for each in asked(settings)} & set(pids) == {pids[3]}
 
 
 def test_more_people_than_a_page_holds_are_all_asked_to_be_forgotten(

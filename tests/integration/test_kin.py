@@ -9,9 +9,11 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime import kin
 from runtime.kin import MOST_CLAIMED, Claimed, Kin
 from runtime.sealing import Person
 from runtime.vault import Erased, Vault
+from schemas.errors import PersonTooLarge
 from schemas.identity import Claim, with_claim
 from tests.conftest import FreshName
 
@@ -103,6 +105,21 @@ def test_the_script_keeps_what_the_rule_keeps(
         for each in bonds.claims:
             kept = with_claim(kept, each)
         assert kept == expected and len(bonds.claims) == len(expected)
+
+
+def test_whoever_is_too_large_is_left_out_and_all_others_are_found(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kin, "MOST_PIDS", 3)
+    pids = graph.pids(9)
+    large, pair, alone = pids[:4], pids[4:6], pids[6:]
+    graph.put(*((pid, claim(large[0])) for pid in large[1:]), (pair[1], claim(pair[0])))
+    expected = dict.fromkeys(pair, (pair[0], pair[1])) | {pid: (pid,) for pid in alone}
+    assert graph.run("people_found", pids) == expected
+    assert graph.run("people_found", pids[::-1]) == expected
+    assert graph.run("people_found", []) == {}
+    with pytest.raises(PersonTooLarge, match="--revoke"):
+        graph.person(large[2])
 
 
 def test_what_is_known_and_on_disk_is_no_news(graph: Graph, redis_client: "redis.Redis") -> None:

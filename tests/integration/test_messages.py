@@ -14,6 +14,7 @@ from consumers.messages.journeys_to_messages import message_of_due
 from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from consumers.rules.messages import JOURNEY, SEGMENT, Kind
+from runtime import kin
 from runtime.sealing import Person
 from schemas.carts import CartLine
 from schemas.errors import StoreUnavailable
@@ -499,6 +500,20 @@ def test_two_processes_share_messages_out_and_send_none_twice(
 
     post.work(both)
     assert len({mail["To"] for mail in mailbox.mails}) == len(mailbox.mails) == len(messages)
+
+
+def test_a_person_too_large_to_ask_about_stops_nobody_else_s_message(
+    post: Office, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kin, "MOST_PIDS", 2)
+    large, plain = post.person(), post.person()
+    for other in (post.person(), post.person()):
+        post.claim(other, large)
+    held, sent = post.schedule(large), post.schedule(plain)
+    post.work()
+    assert post.last(sent).state == "sent" and len(mailbox.mails) == 1
+    assert (post.last(held).state, post.last(held).rule) == ("held", "store_unavailable")
+    assert "--revoke" in str(post.last(held).values)
 
 
 def test_a_person_is_all_of_their_identifiers_address_purchases_limits_and_refusals(

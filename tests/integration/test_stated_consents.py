@@ -7,6 +7,7 @@ from uuid import uuid4
 
 import pytest
 
+from runtime import kin
 from runtime.consent_overlay import ConsentOverlay
 from runtime.sealing import IdType
 from runtime.settings import Settings
@@ -85,6 +86,33 @@ def test_a_stamp_is_written_once_however_many_calls_bear_it(collector: Running, 
     assert len(records(collector, user)) == 2
     assert allows(collector, user, "analytics")
     assert {each.source for each in records(collector, user)} == {"web"}
+
+
+def test_a_refusal_by_an_erased_name_holds_for_a_known_address(
+    collector: Running, user: str
+) -> None:
+    mail = f"{user}@example.org"
+    collector.batch(call(user), call(f"other-{user}", type="identify", traits={"email": mail}))
+    collector.people.suppress("user", user, 1_700_000_000_000)
+    named = {"properties": {"topic": "news"}, "context": {"traits": {"email": mail.upper()}}}
+    assert collector.post("/v1/track", call(user, event="Unsubscribed", **named)).status_code == 200
+    (found,) = in_force(collector, mail, "email")
+    assert (found.subject_of, found.status) == ("email/news", "unsubscribed")
+
+
+def test_a_person_too_large_to_ask_about_stops_nobody_else_s_calls(
+    collector: Running, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kin, "MOST_PIDS", 2)
+    for number in range(2):
+        device = {"anonymousId": f"{user}-{number}", "traits": {}}
+        collector.batch(call(user, type="identify", **device))
+    before = len(collector.collected())
+    calls = [stamp(f"{user}-{n}", Advertising=False) for n in "abc"]
+    assert collector.batch(stamp(user, Advertising=False), *calls).status_code == 200
+    assert len(collector.collected()) == before + 4
+    for name in (user, *(f"{user}-{n}" for n in "abc")):
+        assert not allows(collector, name, "advertising") and len(records(collector, name)) == 1
 
 
 def test_calls_that_say_nothing_write_nothing(collector: Running, user: str) -> None:
