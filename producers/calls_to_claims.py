@@ -30,7 +30,7 @@ def identifiers_of(call: Checked, sign_ups: frozenset[str]) -> Sequence[Identifi
     return (own, *call.one_person, *others)
 
 
-def is_alive(found: Resolved, at_ms: int) -> TypeGuard[Person]:
+def is_alive(found: Resolved | None, at_ms: int) -> TypeGuard[Person]:
     """True of whoever was not erased, for what happened at `at_ms`."""
     return isinstance(found, Person) and at_ms > found.erased_before_ms
 
@@ -49,10 +49,12 @@ class CallClaims:
         found: dict[tuple[bytes, bytes], KnownClaim] = {}
         claiming = [call for call in calls if call.one_person]
         for call in sorted(claiming, key=lambda call: (call.occurred_at_ms, call.event_id)):
-            named = [(one, people[one]) for one in call.one_person]
             # Of somebody who was erased nothing is taken, of the call's own person not a word.
+            if not is_alive(people[call.one_person[0]], call.occurred_at_ms):
+                continue
+            named = [(one, people[one]) for one in call.one_person]
             pids = [(one[0], of.pid) for one, of in named if is_alive(of, call.occurred_at_ms)]
-            if len(pids) < 2 or not is_alive(named[0][1], call.occurred_at_ms):
+            if len(pids) < 2:
                 continue
             for pid, claim in claims_of(pids, call.occurred_at_ms, call.event_id, call.type):
                 # Of two by one claimant the first says all.

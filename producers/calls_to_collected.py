@@ -205,10 +205,20 @@ class Collector:
         if not checked:
             return {}
         await self._known_vault.require()
-        needed = (identifiers_of(call, self._sign_ups) for call in checked)
-        identifiers = list(dict.fromkeys(chain.from_iterable(needed)))
-        resolved = await self._vault.resolve(identifiers, signed_up, lambda: heard_at_ms(checked))
-        return dict(zip(identifiers, resolved, strict=True))
+        own = dict.fromkeys((call.id_type, call.external_id) for call in checked)
+        resolved = await self._vault.resolve(list(own), signed_up, lambda: heard_at_ms(checked))
+        people = dict(zip(own, resolved, strict=True))
+        # Only then: whom an erased person's call names beside them must not get a row by it.
+        alive = (
+            identifiers_of(call, self._sign_ups)
+            for call in checked
+            if is_alive(people[call.id_type, call.external_id], call.occurred_at_ms)
+        )
+        others = [each for each in dict.fromkeys(chain.from_iterable(alive)) if each not in people]
+        if others:
+            resolved = await self._vault.resolve(others, signed_up, lambda: heard_at_ms(checked))
+            people |= zip(others, resolved, strict=True)
+        return people
 
     def _seal(
         self,
@@ -299,4 +309,5 @@ def _event(call: Checked, person: Person, source: str, received_at_ms: int) -> C
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    # Half a surrogate pair is nobody's key, and no reason to fail.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -3,16 +3,21 @@
 A lane that meets the event must know the decision already. Most calls of a browser repeat what is
 known, which costs one look at the overlay; only what changes something is written. A refusal is for
 everybody whom the call names (a mail's reader may be known by address and by customer number), a
-yes only for the call's own person.
+yes only for the call's own person. Whom an erased person's call names beside them is looked up for
+that, and never made.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from producers.calls_to_claims import is_alive
 from producers.rules.calls import Checked
 from producers.rules.stated import Stated
 from runtime.consent_desk import ConsentDesk, Wanted
-from runtime.vault import NOBODY, AsyncVault, Identifier, Person, SignUps
+from runtime.vault import NOBODY, AsyncVault, Identifier, Resolved, SignUps
 from schemas.decisions import Decision, Proof
+
+Said = tuple[Identifier, Checked, Stated]
+"""Of whom, by which call, what."""
 
 
 class StatedConsents:
@@ -42,15 +47,11 @@ class StatedConsents:
         ]
         if not said:
             return
-        identifiers = list(dict.fromkeys(identifier for identifier, _, _ in said))
-        resolved = await self._vault.resolve(
-            identifiers, signed_up_at_ms, lambda: heard_at_ms(calls)
-        )
-        people = dict(zip(identifiers, resolved, strict=True))
+        people = await self._resolve(said, signed_up_at_ms, lambda: heard_at_ms(calls))
         wanted = []
         for identifier, call, stated in said:
             person = people[identifier]
-            if isinstance(person, Person) and call.occurred_at_ms > person.erased_before_ms:
+            if is_alive(person, call.occurred_at_ms):
                 at_ms = received_at_ms if stated.is_now else call.occurred_at_ms
                 proof = Proof(
                     stated.method, age_band=stated.age_band, authorised_by=stated.authorised_by
@@ -58,6 +59,26 @@ class StatedConsents:
                 decision = Decision(stated.subject_of, stated.status, source, proof, at_ms)
                 wanted.append(Wanted(person.pid, decision, stated.way, received_at_ms))
         await self._desk.decide(wanted)
+
+    async def _resolve(
+        self, said: Sequence[Said], signed_up: SignUps, heard: Callable[[], SignUps]
+    ) -> dict[Identifier, Resolved | None]:
+        """Everybody of whom something is said."""
+        own = list(dict.fromkeys((call.id_type, call.external_id) for _, call, _ in said))
+        resolved = await self._vault.resolve(own, signed_up, heard)
+        people: dict[Identifier, Resolved | None] = dict(zip(own, resolved, strict=True))
+        named = dict.fromkeys(
+            each
+            for each, call, _ in said
+            if is_alive(people[call.id_type, call.external_id], call.occurred_at_ms)
+        )
+        others = [each for each in named if each not in people]
+        if others:
+            people |= zip(others, await self._vault.resolve(others, signed_up, heard), strict=True)
+        for each, _, _ in said:
+            if each not in people:
+                people[each] = await self._vault.lookup(*each)
+        return people
 
 
 def heard_at_ms(calls: Sequence[Checked]) -> dict[Identifier, int]:

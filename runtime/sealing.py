@@ -105,11 +105,6 @@ def unframe(framed: bytes) -> tuple[str, str]:
     return id_type, external_id
 
 
-def normalise_email(address: str) -> str:
-    """The form in which an address is looked up: two spellings, one mailbox."""
-    return address.strip().lower()
-
-
 def load_secret(path: Path, setting: str) -> bytes:
     """The 32 bytes in the file. Raises SettingInvalid naming `setting`, never showing content."""
     try:

@@ -20,10 +20,10 @@ from hashlib import sha1
 from types import MappingProxyType
 from typing import Any
 
-from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, normalise_email, unframe
+from runtime.sealing import PID_BYTES, IdType, KeyRing, Person, frame, unframe
 from schemas.errors import StoreRefused, StoreUnavailable
 from schemas.held import Layout, held
-from schemas.identifiers import phone_of
+from schemas.identifiers import phone_of, spelled_email
 
 FRESH_MS = 3000
 """How long the server may still hold a row in memory only: `appendfsync everysec` is at most two
@@ -303,7 +303,7 @@ class Batch:
 def canonical(id_type: IdType, external_id: str) -> Identifier:
     """The spelling under which an identifier is hashed and kept."""
     if id_type == "email":
-        return id_type, normalise_email(external_id)
+        return id_type, spelled_email(external_id)
     if id_type == "phone":
         return id_type, phone_of(external_id) or external_id
     return id_type, external_id

@@ -31,7 +31,7 @@ from consumers.rules.sending import (
 )
 from runtime.consent_overlay import ConsentOverlay
 from runtime.purposes import basis_of
-from runtime.sealing import IdType, Person, normalise_email
+from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.settings_sending import minute_of
 from runtime.smtp import address_of
@@ -40,6 +40,7 @@ from runtime.vault import Suppressed, Vault
 from schemas.activity import unpack
 from schemas.carts import SET, contents_of, union
 from schemas.errors import StoreUnavailable
+from schemas.identifiers import spelled_email
 from schemas.journeys import JourneyDue
 from schemas.subjects import Consent, Subject
 
@@ -183,7 +184,7 @@ class MessageGate:
         if await asyncio.to_thread(refuses, pids, EMAIL, self.mark_of(address)):
             return True
         # Whoever was erased may have written the domain as people do, or as DNS does.
-        for spelling in {normalise_email(told), normalise_email(address.addr_spec)}:
+        for spelling in {spelled_email(told), spelled_email(address.addr_spec)}:
             if isinstance(await asyncio.to_thread(self._vault.find, "email", spelling), Suppressed):
                 return True
         return False
@@ -204,7 +205,7 @@ def _address(named: Sequence[str], traits: Mapping[str, Any]) -> str | None:
     """An address that the person is known by, before one that is only told of them; of several the
     one that is also told."""
     told = traits.get("email")
-    if isinstance(told, str) and (not named or normalise_email(told) in named):
+    if isinstance(told, str) and (not named or spelled_email(told) in named):
         return told
     return named[0] if named else None
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from producers.rules.shapes import Fault
 from producers.rules.split import CAMPAIGN_FIELDS, JsonObject
-from schemas.identifiers import phone_of
+from schemas.identifiers import email_of, phone_of
 from schemas.money import EXPECTED as EXPECTED_AMOUNT
 from schemas.money import parse_micro
 
@@ -98,11 +98,11 @@ def identifiers_of(
     if not email and type(context.get("traits")) is dict:
         email = context["traits"].get("email")
         where = f"{path}.context.traits.email"
-    if type(email) is str and (email := email.strip().lower()):
-        if len(email) <= LONGEST_IDENTIFIER:
-            ids["email"] = email
-        elif not ids:
+    if type(email) is str and len(email) > LONGEST_IDENTIFIER:
+        if not ids:
             raise Found(where, "too_long", f"at most {LONGEST_IDENTIFIER} characters")
+    elif type(email) is str and (address := email_of(email)) is not None:
+        ids["email"] = address
     if not ids:
         raise Found(path, "missing_identifier", "userId, anonymousId or an e-mail in the traits")
     phone = traits.get("phone")
@@ -124,6 +124,8 @@ def _identifier(call: JsonObject, name: str, path: str) -> str | None:
     value = call.get(name)
     if value is None or value == "":
         return None
+    if type(value) is str and value.isspace():
+        return None  # an empty field of a form: everybody would be one person by it
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         value = int(value)
     if type(value) is int:

@@ -415,6 +415,12 @@ def test_no_personal_value_is_in_the_log_of_what_was_set_aside_or_of_the_process
         assert "203.0.113.77" not in text
 
 
+def test_a_write_key_that_is_no_text_is_unknown(collector: Running) -> None:
+    body = b'{"writeKey": "\\ud800", "type": "track", "event": "E", "userId": "u"}'
+    answer = httpx.post(f"{collector.url}/v1/track", content=body)
+    assert answer.status_code == 401
+
+
 # -- people who were erased
 
 
@@ -427,6 +433,26 @@ def test_erased_person_is_dropped_and_others_are_kept(collector: Running) -> Non
     assert answer.status_code == 200
     after = [e for e in collector.collected() if e.event == "After"]
     assert [collector.opened(e)["ids"] for e in after] == [{"user": "not erased"}]
+
+
+def test_what_an_erased_person_s_call_names_beside_them_is_not_kept(collector: Running) -> None:
+    collector.batch(call(event="Before", userId="gone"))
+    collector.people.suppress("user", "gone", 1_700_000_000_000)
+    beside = {"anonymousId": "gone-device", "traits": {"email": "gone@example.org"}}
+    refusing = {"consent": {"categoryPreferences": {"Advertising": False}}}
+    answer = collector.batch(
+        call(type="identify", userId="gone", **beside),
+        call(type="alias", userId="gone", previousId="gone-name"),
+        # It signs up, but says not when: it may be an old one that is sent again.
+        call(event="Signed Up", userId="gone", **beside),
+        call(userId="gone", context=refusing, **beside),
+        call(type="identify", userId="here", traits={"email": "here@example.org"}),
+    )
+    assert answer.status_code == 200
+    known = collector.people.find
+    assert known("anonymous", "gone-device") is known("email", "gone@example.org") is None
+    assert known("anonymous", "gone-name") is known("user", "gone-name") is None
+    assert known("email", "here@example.org") is not None
 
 
 # -- browsers

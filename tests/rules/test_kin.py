@@ -12,7 +12,7 @@ from runtime import kin
 from runtime.kin import Bonds, Walk
 from schemas.consent import allowed_now, allowed_now_in_all
 from schemas.errors import StoreRefused
-from schemas.identifiers import phone_of
+from schemas.identifiers import email_of, phone_of, spelled_email
 from schemas.identity import RANK, Claim, standing, with_claim
 from schemas.subjects import Consent
 
@@ -150,6 +150,31 @@ def test_the_highest_claims_all_others_however_the_call_lists_them(
 )
 def test_a_number_has_one_spelling(written: str, number: str | None) -> None:
     assert phone_of(written) == number
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        (" Ada@Example.org\n", "ada@example.org"),
+        ("zoe\u0308@example.org", "zo\u00eb@example.org"),
+        ("ZO\u00cb@EXAMPLE.ORG", "zo\u00eb@example.org"),
+        ('"a b@c"@example.org', '"a b@c"@example.org'),
+        ("root@localhost", "root@localhost"),
+        ("none", None),
+        ("n/a", None),
+        ("@example.org", None),
+        ("ada@", None),
+        ("@", None),
+        ("", None),
+    ],
+)
+def test_a_mailbox_has_one_spelling(written: str, address: str | None) -> None:
+    assert email_of(written) == address
+
+
+@given(st.text())
+def test_a_spelling_stays_what_it_is(written: str) -> None:
+    assert spelled_email(spelled_email(written)) == spelled_email(written)
 
 
 # -- what all of a person's pids decided
