@@ -30,7 +30,7 @@ from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import Identifier, Vault
 from schemas.codec import CLAIMED
-from schemas.identity import RANK, Claim, ranks_higher
+from schemas.identity import RANK, Claim, decided_at_ms, ranks_higher
 from schemas.moves import Claimed
 
 Action = Literal["link", "revoke"]
@@ -164,8 +164,10 @@ class Identities:
         if len(people) < 2:
             return None
         (_, low), (high_type, high) = by_rank((one[0], people[0]), (other[0], people[1]))
+        kin = self._overlay.kin
         now = self._clock()
-        claim = Claim(high.pid, RANK[high_type], now, self._new_id(), _CAUSES[body.action])
+        at_ms = decided_at_ms((await kin.bonds_of([low.pid]))[low.pid].claims, now)
+        claim = Claim(high.pid, RANK[high_type], at_ms, self._new_id(), _CAUSES[body.action])
         said = Claimed(
             low.pid,
             claim.claimant,
@@ -179,13 +181,14 @@ class Identities:
             fields = [claim.cause, f"reason/{body.reason}"]
             await self._accesses.record(person.pid, roles, "identity", fields)
         await self._deliveries.send([(self._topic, low.pid, CLAIMED.encode(said))])
-        await self._overlay.kin.put([(low.pid, claim)])
+        await kin.put([(low.pid, claim)])
         return Linked(
             subject=body.subject,
             of=body.of,
             action=body.action,
-            recorded_at=rfc3339(now),
-            one_person=high.pid in await self._overlay.kin.pids_of(low.pid),
+            recorded_at=rfc3339(at_ms),
+            # Of one who is too large nobody can tell; they were one, as far as anybody knows.
+            one_person=high.pid in (await kin.people_found([low.pid])).get(low.pid, (high.pid,)),
         )
 
     async def _names(self, pids: Iterable[bytes]) -> dict[bytes, Name]:

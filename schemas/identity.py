@@ -114,6 +114,13 @@ def weightiest(claims: list[Claim], most: int) -> list[Claim]:
     return sorted(ranked[:most], key=_sort_key)
 
 
+def decided_at_ms(claims: Iterable[Claim], now_ms: int) -> int:
+    """The time that a decision by hand bears: after every earlier one on its pid, whose `claims`
+    these are. Of two machines one clock is behind, and that of a demo stands still."""
+    by_hand = (each.occurred_at_ms + 1 for each in claims if each.cause in _BY_HAND)
+    return max(now_ms, *by_hand, 0)
+
+
 def _stamp(claim: Claim) -> tuple[int, bytes, bytes, str]:
     # Of two decisions under one id the revocation is the later.
     return claim.occurred_at_ms, claim.event_id, claim.claimant, claim.cause

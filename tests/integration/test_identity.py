@@ -1,5 +1,6 @@
 """Is a person one under all their identifiers: shown, asked, refused, forgotten, and taken apart?"""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,10 +8,14 @@ import httpx
 import pytest
 from rich.console import Console
 
+from consumers.accesses import Accesses
+from consumers.clickhouse_reader import ClickHouseReader
+from consumers.identities_api import Identities, LinkBody
 from headwater.consent_rebuild import rebuild_overlay
 from headwater.identity import ask_identity, show_identity
+from runtime.access import Roles
 from runtime.clock import now_ms
-from runtime.vault import Identifier
+from runtime.vault import Identifier, Vault
 from tests.erasing import House, house
 from tests.integration.serving import KEYS
 from tests.waiting import eventually
@@ -207,6 +212,36 @@ def test_erasing_one_identifier_erases_the_person_and_proves_it(home: House) -> 
         assert home.http.get(f"/v1/identities/{id_type}:{value}").status_code == 404
     held = f"{home.settings.vault.key_prefix}claim"
     assert not [key for key in home.redis.scan_iter(f"{held}*") if key.decode()[-32:] in pids]
+
+
+def test_the_last_decision_by_hand_counts_whatever_the_clocks_say(home: House) -> None:
+    """Of two machines one clock is behind the other; that of a demo stands still."""
+    user, web = home.someone(), device(home)
+    home.send(home.call(user, "identify", anonymousId=web, traits={}))
+    times = iter([5_000, 5_000, 4_000, 4_000, 9_000, 1])
+
+    async def decide() -> list[bool]:
+        reader = ClickHouseReader(home.settings.clickhouse)
+        made = Identities(
+            home.settings,
+            Vault.from_settings(home.settings),
+            Accesses(reader),
+            clock=lambda: next(times),
+        )
+        await made.start()
+        found = []
+        for action in ("link", "revoke", "link", "revoke", "revoke", "link"):
+            asked = {"subject": f"user:{user}", "of": f"anonymous:{web}", "action": action}
+            named: tuple[Identifier, Identifier] = ("user", user), ("anonymous", web)
+            roles: Roles = frozenset(["privacy_officer"])
+            linked = await made.decide(*named, LinkBody.model_validate(asked), roles)
+            assert linked is not None
+            found.append(linked.one_person)
+        await made.close()
+        await reader.close()
+        return found
+
+    assert asyncio.run(decide()) == [True, False, True, False, False, True]
 
 
 def two_who_opened(home: House, campaign: str) -> tuple[str, str]:
