@@ -143,6 +143,9 @@ class Consenting:
         """
         at_ms = self.clock()
         decision = recording.decision
+        if decision.valid_from_ms is None and (decision.valid_to_ms or at_ms + 1) <= at_ms:
+            # It would be told to be in force, and never be it.
+            raise misfit(Misfit("$.valid_to", "a time after valid_from, or after now without one"))
         # Before anybody is looked up: whoever was erased is answered like everybody.
         refused = self.desk.refusal_of(Wanted(NOBODY, decision, "said", at_ms))
         if refused is not None:

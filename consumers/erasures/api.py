@@ -140,6 +140,9 @@ class Erasures:
         rows = {found.pid: (id_type, external_id)}
         if len(pids) > 1:
             rows = await asyncio.to_thread(identifiers_of, self._vault, pids)
+            if found.pid not in rows:
+                # Somebody else asked for the same meanwhile: theirs names all of the person.
+                return await self.request(id_type, external_id, reason)
         person = [
             Erased(self._vault.hash_of(*row), pid, now, self._vault.erasure_id_of(pid))
             for pid, row in rows.items()

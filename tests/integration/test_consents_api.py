@@ -341,6 +341,7 @@ def test_503_while_kafka_is_away_and_nothing_is_in_force(
             "$.valid_to",
             "a time after valid_from",
         ),
+        ({"valid_to": "2026-01-01T00:00:00Z"}, "$.valid_to", "or after now without one"),
         ({"proof": {"text_hash": "abc"}}, "$.proof.text_hash", "pattern"),
         ({"proof": {"text_hash": "00" * 32, "text": "T"}}, "$.proof.text_hash", "SHA-256"),
         ({"proof": {"who": "jana@example.com"}}, "$.proof.who", "not permitted"),

@@ -1,15 +1,20 @@
 """Is a person gone from every store, is that proved, and does every number stay?"""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from consumers.erasures.api import Erasures
 from consumers.erasures.erasures_to_certificates import Desk
+from consumers.erasures.store import ErasureStore
 from consumers.rules.times import rfc3339
 from headwater.erase import run_verify
 from runtime.clock import now_ms
+from runtime.deliveries import Deliveries
+from runtime.vault import Person, Vault
 from schemas.requests import ErasureRequested
 from tests.erasing import DAY_MS, House, house
 from tests.waiting import eventually
@@ -66,6 +71,37 @@ def test_erasing_takes_the_person_out_of_every_store_and_no_number_changes(home:
     assert home.http.get(f"/v1/profiles/user:{ada}").status_code == 404
     assert home.http.get(f"/v1/profiles/user:{bob}").status_code == 200
     assert home.redis.hget(home.settings.redis.key_prefix + pid.hex(), "p") is None
+
+
+class Overtaken(Vault):
+    """A vault in which somebody else's request is done between two looks of ours."""
+
+    def identifiers_of(self, pids: Sequence[bytes]) -> list[tuple[Person, str, str] | None]:
+        overtake = self.__dict__.pop("overtake", None)
+        if overtake is not None:
+            overtake()
+        return super().identifiers_of(pids)
+
+
+def test_of_two_who_ask_at_once_both_hear_of_one_erasure(home: House) -> None:
+    ida, mail = home.someone(), f"{home.someone()}@example.org"
+    home.send(home.call(ida, "identify", traits={"email": mail}))
+    first: list[str] = []
+
+    async def ask() -> str | None:
+        vault = Overtaken.from_settings(home.settings)
+        vault.overtake = lambda: first.append(home.erased(ida))  # type: ignore[attr-defined]
+        store = ErasureStore.from_settings(home.settings)
+        made = Erasures(
+            home.settings, vault, store, Deliveries(home.settings.kafka.bootstrap_servers)
+        )
+        await made.start()
+        try:
+            return await made.request("email", mail, "withdrawn")
+        finally:
+            await made.close()
+
+    assert [asyncio.run(ask())] == first
 
 
 def test_asking_for_nobody_says_so_and_for_a_wrong_thing_too(home: House) -> None:
