@@ -3,9 +3,10 @@
 Every change is one script of the server, which compares the state, and who holds the message,
 before it writes. Keys, all behind one prefix: `message:<id>` is the row; `decisions:<id>` a list of
 decisions in JSON; `wake` says when to look at which message again; `state:<state>` which messages
-are in a state and since when; `person:<pid>` which are of a person; `sent:<pid>` what went to them
-when, for the limits by day and week; `undeliverable:<pid>` at which addresses nobody is, as
-channels said; `outbox:<id>` and `outbox` what would have gone; `positions` how far topics are read.
+are in a state and since when; `person:<pid>` which are of a person, for as long as one of them is
+there, so that an erasure finds it; `sent:<pid>` what went to them when, for the limits by day and
+week; `undeliverable:<pid>` at which addresses nobody is, as channels said; `outbox:<id>` and
+`outbox` what would have gone; `positions` how far topics are read.
 """
 
 from schemas.held import Layout, held
@@ -25,9 +26,15 @@ local function move(id, from, to, at)
   redis.call('HSET', prefix .. 'message:' .. id, 'state', to, 'at', at)
 end
 local function finish(id, ttl)
-  redis.call('HDEL', prefix .. 'message:' .. id, 'owner')
-  redis.call('PEXPIRE', prefix .. 'message:' .. id, ttl)
+  local row = prefix .. 'message:' .. id
+  redis.call('HDEL', row, 'owner', 'body')
+  redis.call('PEXPIRE', row, ttl)
   redis.call('PEXPIRE', prefix .. 'decisions:' .. id, ttl)
+  local person = prefix .. 'person:' .. redis.call('HGET', row, 'pid')
+  for _, each in ipairs(redis.call('ZRANGE', person, 0, -1)) do
+    if redis.call('PTTL', prefix .. 'message:' .. each) == -1 then return end
+  end
+  redis.call('PEXPIRE', person, ttl)
 end
 """
 
@@ -43,9 +50,14 @@ redis.call('HSET', row, 'pid', pid, unpack(ARGV, 8))
 move(id, nil, 'scheduled', now)
 note(id, ARGV[6], now)
 redis.call('ZADD', prefix .. 'wake', due, id)
-redis.call('ZADD', prefix .. 'person:' .. pid, due, id)
-redis.call('PEXPIRE', prefix .. 'person:' .. pid, ARGV[4])
-redis.call('ZREMRANGEBYSCORE', prefix .. 'person:' .. pid, '-inf', tonumber(now) - ARGV[4])
+local person = prefix .. 'person:' .. pid
+redis.call('ZADD', person, due, id)
+redis.call('PERSIST', person)
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', person, '-inf', tonumber(now) - ARGV[4])) do
+  if redis.call('EXISTS', prefix .. 'message:' .. old) == 0 then
+    redis.call('ZREM', person, old)
+  end
+end
 return 1
 """
 )

@@ -186,6 +186,43 @@ def test_an_erased_persons_message_from_an_old_copy_of_the_log_is_erased_before_
     assert not list(post.redis.scan_iter(f"{post.settings.sending.key_prefix}*{message.id}"))
 
 
+def test_who_is_erased_leaves_no_message_however_long_it_waited(post: Office) -> None:
+    """As when the role was switched off for longer than decisions are kept."""
+    person = post.person()
+    over, waiting = post.schedule(person), post.schedule(person, due_at_ms=NOON_MS + HOUR_MS)
+    post.work()
+    kept = f"{post.settings.sending.key_prefix}person:{person.pid.hex()}"
+    assert post.redis.pttl(kept) == -1, "forgot whose a message is that waits"
+    post.clock.at_ms += (post.settings.sending.keep_days + 1) * 24 * HOUR_MS
+    post.schedule(person)
+    post.store.forget([person.pid])
+    for message in (over, waiting):
+        keys = post.redis.scan_iter(f"{post.settings.sending.key_prefix}*{message.id}")
+        assert list(keys) == []
+    assert post.store.next_wake_ms() is None
+
+
+def test_whose_a_message_was_is_forgotten_with_the_message(post: Office) -> None:
+    person = post.person()
+    messages = [post.schedule(person), post.schedule(person, due_at_ms=NOON_MS + HOUR_MS)]
+    post.work()
+    post.clock.at_ms += 48 * HOUR_MS
+    post.work()
+    assert [post.last(each).state for each in messages] == ["sent", "dropped"]
+    prefix, longest = (
+        post.settings.sending.key_prefix,
+        post.settings.sending.keep_days * 24 * HOUR_MS,
+    )
+    left = [post.redis.pttl(f"{prefix}message:{each.id}") for each in messages]
+    of_person = post.redis.pttl(f"{prefix}person:{person.pid.hex()}")
+    assert max(left) <= of_person <= longest
+    for each in messages:
+        post.redis.delete(f"{prefix}message:{each.id}", f"{prefix}decisions:{each.id}")
+    post.clock.at_ms += longest
+    new = post.schedule(person)
+    assert post.redis.zrange(f"{prefix}person:{person.pid.hex()}", 0, -1) == [new.id.encode()]
+
+
 def test_at_night_a_message_waits_for_the_morning_and_is_asked_of_again(
     post: Office, mailbox: Mailbox
 ) -> None:
@@ -321,6 +358,7 @@ def test_killed_at_any_point_a_message_goes_once_at_most(
     assert len(mailbox.mails) == mails
     last = post.last(message)
     assert (last.state, last.rule) == (state, rule)
+    assert post.history(message).message.body == b"", "the cart stayed"
     # Told twice at most, under one id.
     assert {report.message.id for report in post.told} == (
         {message.id} if state == "sent" else set()
