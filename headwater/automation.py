@@ -112,7 +112,7 @@ async def _send(
     vault = Vault.from_settings(settings)
     messages = MessageGate(settings, vault, profiles, gate, store)
     channels = Channels(settings, store, clock)
-    freshness = ProfileFreshness(settings)
+    freshness = ProfileFreshness(settings, stop)
     source = Source(NamedSource(name=SOURCE, write_key=token_urlsafe()), real_ms())
 
     async def tell(report: Report) -> None:

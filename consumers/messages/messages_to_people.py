@@ -61,8 +61,8 @@ Tell = Callable[[Report], Awaitable[None]]
 class Sender:
     """Sends what is due; belongs to one event loop.
 
-    `require_fresh` raises StoreUnavailable while profiles do not know what was decided by now;
-    `chance` gives numbers from 0 to 1.
+    `require_fresh` raises StoreUnavailable while profiles do not know what was decided by now, and
+    Stopped when nobody is to wait for it; `chance` gives numbers from 0 to 1.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class Sender:
         self._keeper = MessageKeeper(store, owner or uuid4().hex, clock, chance)
 
     async def run(self, stop: threading.Event) -> None:
-        """Send until `stop` is set; waits for stores that are away. Raises StoreRefused."""
+        """Send until `stop` is set; waits for stores that are away. Raises StoreRefused; Stopped
+        if it is set while a batch is asked about, which goes to others once its claim is over."""
         while not stop.is_set():
             try:
                 worked = await self.step()

@@ -6,6 +6,7 @@ ends of all inputs are asked for, and every lane must have said, in Redis, that 
 says so after the people whom it changed, and the sink keeps that order (sinks/profile_store.py).
 """
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,6 +14,7 @@ from typing import Any, cast
 import redis
 
 from runtime.log_ends import ends_of_all
+from runtime.retry import Stopped
 from runtime.settings import Settings
 from schemas.codec import CURSOR, Malformed
 from schemas.errors import StoreRefused, StoreUnavailable
@@ -25,9 +27,10 @@ _ASK_EVERY_S = 0.05
 
 
 class ProfileFreshness:
-    """For one thread at a time."""
+    """For one thread at a time; whoever waits in it stops once `stop` is set."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event | None = None) -> None:
+        self._stop = stop or threading.Event()
         topics = settings.topic_names
         self._inputs = topics.inputs
         self._servers = settings.kafka.bootstrap_servers
@@ -44,9 +47,16 @@ class ProfileFreshness:
     def require(self) -> None:
         """Whatever was on the log of any input when this was called is in the profiles.
 
-        Raises StoreUnavailable when that does not come true within CATCHES_UP_WITHIN_S.
+        Raises StoreUnavailable when that does not come true within CATCHES_UP_WITHIN_S, Stopped
+        when `stop` is set before it is known.
         """
-        ends = ends_of_all(self._servers, self._inputs, self._partitions, within_s=ANSWER_WITHIN_S)
+        ends = ends_of_all(
+            self._servers,
+            self._inputs,
+            self._partitions,
+            within_s=ANSWER_WITHIN_S,
+            stop=self._stop,
+        )
         until_s = time.monotonic() + CATCHES_UP_WITHIN_S
         while behind := self._behind(ends):
             if time.monotonic() > until_s:
@@ -54,7 +64,8 @@ class ProfileFreshness:
                 raise StoreUnavailable(
                     f"profiles are behind {topic}[{p}]; see streams and subjects-to-redis"
                 )
-            time.sleep(_ASK_EVERY_S)
+            if self._stop.wait(_ASK_EVERY_S):
+                raise Stopped
 
     def close(self) -> None:
         """Give the connections back."""

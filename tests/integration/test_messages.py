@@ -1,6 +1,7 @@
 """Does a message go once, to whom it may, with all that a mail needs, and is each reason kept?"""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
 from consumers.rules.messages import JOURNEY, SEGMENT, Kind
 from runtime import kin
+from runtime.retry import Stopped
 from runtime.sealing import Person
 from schemas.carts import CartLine
 from schemas.errors import StoreUnavailable
@@ -504,6 +506,26 @@ def test_without_its_stores_nothing_is_sent_and_it_is_tried_again(
     post.clock.at_ms += 5000
     post.work()
     assert len(mailbox.mails) == 1
+
+
+def test_what_was_asked_about_when_the_role_was_stopped_is_the_next_ones(
+    post: Office, mailbox: Mailbox
+) -> None:
+    message = post.schedule(post.person())
+
+    def stopped() -> None:
+        raise Stopped
+
+    async def ask(sender: Any) -> None:
+        sender._require_fresh = stopped
+        with pytest.raises(Stopped):
+            await sender.run(threading.Event())
+
+    post.work(ask)
+    assert post.last(message).state == "scheduled" and mailbox.mails == []
+    post.clock.at_ms += CLAIMED_FOR_MS
+    post.work()
+    assert post.last(message).state == "sent" and len(mailbox.mails) == 1
 
 
 def test_what_was_not_told_is_told_later_under_the_same_id(post: Office, mailbox: Mailbox) -> None:

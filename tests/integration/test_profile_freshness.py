@@ -1,5 +1,6 @@
 """Does the gate know whether lanes have read what is on the log, on a real broker and Valkey?"""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from confluent_kafka import Producer
 from consumers.profiles import profile_freshness
 from consumers.profiles.profile_freshness import ProfileFreshness
 from runtime.log_ends import log_ends
+from runtime.processes import free_ports
+from runtime.retry import Stopped
 from runtime.settings import Settings
 from runtime.topics_admin import ensure_topics
 from schemas.codec import CURSOR
@@ -83,6 +86,41 @@ def test_profiles_are_fresh_once_every_lane_stood_at_the_ends_of_all_inputs(
     assert not is_fresh(freshness), "fresh without the sink"
     with running(run_subjects_to_redis, settings):
         eventually(lambda: is_fresh(freshness))
+
+
+@pytest.mark.parametrize("is_away", [False, True], ids=["lanes are behind", "kafka is away"])
+def test_who_waits_for_profiles_stops_when_told_to(
+    settings: Settings,
+    freshness: ProfileFreshness,
+    monkeypatch: pytest.MonkeyPatch,
+    is_away: bool,
+) -> None:
+    if is_away:
+        kafka = settings.kafka.model_copy(
+            update={"bootstrap_servers": f"127.0.0.1:{free_ports(1)[0]}"}
+        )
+        settings = settings.model_copy(update={"kafka": kafka})
+    else:
+        arrives(settings, settings.topic_names.collected, 0)
+        assert not is_fresh(freshness)
+    for name in ("ANSWER_WITHIN_S", "CATCHES_UP_WITHIN_S"):
+        monkeypatch.setattr(profile_freshness, name, 600.0)
+    stop = threading.Event()
+    raised: list[BaseException] = []
+    told = ProfileFreshness(settings, stop)
+
+    def wait() -> None:
+        try:
+            told.require()
+        except BaseException as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    stop.set()
+    waiting.join(60)
+    assert [type(each) for each in raised] == [Stopped]
+    told.close()
 
 
 def test_a_sink_that_finds_profiles_of_an_older_version_learns_where_lanes_stand(
