@@ -7,13 +7,16 @@ consents begin and end at the very moments at which something else happens. Cloc
 import random
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from schemas.segment_rules import compile_segments
-from schemas.segments import Segment
+from schemas.segments import Segment, parse_segments
 from schemas.subjects import Consent
+from streams.rules.admit import admit
 from streams.rules.deduplicate import Memory
+from streams.rules.outcomes import Admitted
 from streams.rules.person import Person
 from tests.rules import test_segment_rules as streams
 from tests.rules.test_segment_rules import LaneOfOne, arrive, random_segments
@@ -81,3 +84,24 @@ def test_membership_changes_at_its_moment_and_not_before(
         if at_ms in arrivals:
             arrive(chance, lane, events, consents, sent, at_ms)
         assert_is_what_all_facts_say(at_ms)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"computed": "days_since_first_seen", "at_most": 0},
+        {"computed": "days_since_last_seen", "exactly": 0},
+        {"computed": "days_since_last_order", "at_least": 0, "at_most": 0},
+        {"computed": "recency", "exactly": 5},
+    ],
+)
+def test_what_a_clock_ahead_of_ours_told_happened_today(asked: dict[str, object]) -> None:
+    compiled = compile_segments(parse_segments([{"id": "s", "condition": asked}]), BASES, MEASURES)
+    person, ahead_ms = Person(b"p" * 16), START_MS + HOUR_MS
+    order = Happened("Order Completed", ahead_ms, order_id=1, cents=5, currency="EUR")
+    record: Any = streams.told(order, b"e" * 16, START_MS)
+    assert isinstance(admit(record, person, Memory(DAY_MS), streams.RULES), Admitted)
+    lasts_ms = (2 if asked["computed"] == "recency" else 1) * DAY_MS  # 5 up to one day
+    assert compiled.evaluate(person, START_MS) == (frozenset({"s"}), ahead_ms + lasts_ms)
+    assert compiled.evaluate(person, ahead_ms + lasts_ms - 1)[0] == {"s"}
+    assert compiled.evaluate(person, ahead_ms + lasts_ms)[0] == set()
