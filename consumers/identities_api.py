@@ -25,12 +25,14 @@ from runtime.answers import json_answer
 from runtime.clock import ClockMs, now_ms
 from runtime.consent_overlay import ConsentOverlay
 from runtime.deliveries import Deliveries
+from runtime.kin import Bonds
 from runtime.problems import Problem
 from runtime.sealing import IdType, Person
 from runtime.settings import Settings
 from runtime.vault import Identifier, Vault
+from runtime.vault_rows import canonical
 from schemas.codec import CLAIMED
-from schemas.identity import RANK, Claim, decided_at_ms, ranks_higher
+from schemas.identity import RANK, Claim, decided_at_ms, height
 from schemas.moves import Claimed
 
 Action = Literal["link", "revoke"]
@@ -163,13 +165,17 @@ class Identities:
         people = [person for person in found if isinstance(person, Person)]
         if len(people) < 2:
             return None
-        (_, low), (high_type, high) = by_rank((one[0], people[0]), (other[0], people[1]))
         kin = self._overlay.kin
+        ids = {
+            person.pid: canonical(*each) for person, each in zip(people, (one, other), strict=True)
+        }
+        bonds = await kin.bonds_of(ids)
+        low, high = low_and_high(ids, bonds)
         now = self._clock()
-        at_ms = decided_at_ms((await kin.bonds_of([low.pid]))[low.pid].claims, now)
-        claim = Claim(high.pid, RANK[high_type], at_ms, self._new_id(), _CAUSES[body.action])
+        at_ms = decided_at_ms(bonds[low].claims, now)
+        claim = Claim(high, RANK[ids[high][0]], at_ms, self._new_id(), _CAUSES[body.action])
         said = Claimed(
-            low.pid,
+            low,
             claim.claimant,
             claim.rank,
             claim.occurred_at_ms,
@@ -180,15 +186,15 @@ class Identities:
         for person in people:
             fields = [claim.cause, f"reason/{body.reason}"]
             await self._accesses.record(person.pid, roles, "identity", fields)
-        await self._deliveries.send([(self._topic, low.pid, CLAIMED.encode(said))])
-        await kin.put([(low.pid, claim)])
+        await self._deliveries.send([(self._topic, low, CLAIMED.encode(said))])
+        await kin.put([(low, claim)])
         return Linked(
             subject=body.subject,
             of=body.of,
             action=body.action,
             recorded_at=rfc3339(at_ms),
             # Of one who is too large nobody can tell; they were one, as far as anybody knows.
-            one_person=high.pid in (await kin.people_found([low.pid])).get(low.pid, (high.pid,)),
+            one_person=high in (await kin.people_found([low])).get(low, (high,)),
         )
 
     async def _names(self, pids: Iterable[bytes]) -> dict[bytes, Name]:
@@ -199,12 +205,14 @@ class Identities:
         return {pid: (row[1], row[2]) for pid, row in named if row is not None}
 
 
-def by_rank(
-    one: tuple[IdType, Person], other: tuple[IdType, Person]
-) -> tuple[tuple[IdType, Person], tuple[IdType, Person]]:
-    """The lower in rank first: who is claimed, then who claims."""
-    is_other_higher = ranks_higher(RANK[other[0]], other[1].pid, RANK[one[0]], one[1].pid)
-    return (one, other) if is_other_higher else (other, one)
+def low_and_high(
+    ids: Mapping[bytes, Identifier], bonds: Mapping[bytes, Bonds]
+) -> tuple[bytes, bytes]:
+    """Of two pids who is claimed, then who claims; as it was said of them before ADR 0035, if it
+    was: two who claimed each other would belong to nobody."""
+    low, high = sorted(ids, key=lambda pid: height(*ids[pid]))
+    is_the_other_way = any(claim.claimant == low for claim in bonds[high].claims)
+    return (high, low) if is_the_other_way else (low, high)
 
 
 def build_router(identities: Identities, access: Access) -> APIRouter:

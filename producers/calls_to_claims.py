@@ -53,10 +53,10 @@ class CallClaims:
             if not is_alive(people[call.one_person[0]], call.occurred_at_ms):
                 continue
             named = [(one, people[one]) for one in call.one_person]
-            pids = [(one[0], of.pid) for one, of in named if is_alive(of, call.occurred_at_ms)]
-            if len(pids) < 2:
+            alive = [(one, of.pid) for one, of in named if is_alive(of, call.occurred_at_ms)]
+            if len(alive) < 2:
                 continue
-            for pid, claim in claims_of(pids, call.occurred_at_ms, call.event_id, call.type):
+            for pid, claim in claims_of(alive, call.occurred_at_ms, call.event_id, call.type):
                 # Of two by one claimant the first says all.
                 found.setdefault((pid, claim.claimant), (pid, claim))
         return await self._kin.news_among(list(found.values()))

@@ -25,6 +25,7 @@ MOST_PIDS = 1000
 MOST_CLAIMED = 500
 """By one pid through calls: whoever has a write key could else make a person without end."""
 BY_HAND = frozenset({"linked", "revoked"})
+_REVOKE = "headwater identity SUBJECT --revoke OTHER"
 _WAITAOF = ("WAITAOF", 1, 0, 4000)
 
 # Arguments: prefix, claimed pid, claimant, way ('c' or 'h'), ms, event id, rank, cause. Answers 0,
@@ -151,8 +152,13 @@ class Walk:
         return found
 
     def _root_of(self, pid: bytes) -> bytes:
+        passed = {pid}
         while (up := self._claimant_of(pid)) is not None:
-            pid = up
+            if up in passed:
+                raise PersonTooLarge(
+                    f"claims of before ADR 0035 go in a circle; revoke one by hand ({_REVOKE})"
+                )
+            passed.add(pid := up)
         return pid
 
     def _claimant_of(self, pid: bytes) -> bytes | None:
@@ -224,7 +230,8 @@ class Kin:
         """Those of calls that say more than is known, and may be put.
 
         One that was written a moment ago counts as unknown: its writer may not have seen it on disk
-        yet, and was perhaps told 503. A claimant of MOST_CLAIMED gets no more by calls.
+        yet, and was perhaps told 503. A claimant of MOST_CLAIMED gets no more by calls, and nobody
+        gets whom they belong to, as by words of before ADR 0035: both would be nobody's.
         """
         if not claims:
             return []
@@ -233,13 +240,16 @@ class Kin:
         for pid, claim in claims:
             pipe.hget(self._key("claims", pid), f"{claim.claimant.hex()}c")
             pipe.scard(self._key("claimed", claim.claimant))
+            pipe.sismember(self._key("claimed", pid), claim.claimant.hex())
         with faults():
             (seconds, micros), *answers = await pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
         news = []
-        for each, line, claimed in zip(claims, answers[::2], answers[1::2], strict=True):
+        for each, line, claimed, is_the_other_way in zip(
+            claims, answers[::3], answers[1::3], answers[2::3], strict=True
+        ):
             if line is None:
-                if claimed < MOST_CLAIMED:
+                if claimed < MOST_CLAIMED and not is_the_other_way:
                     news.append(each)
                 continue
             known, written_ms = _parse(each[1].claimant.hex().encode() + b"c", line)
@@ -287,5 +297,5 @@ def _parse(field: bytes, line: bytes) -> tuple[Claim, int]:
 def _too_many() -> PersonTooLarge:
     return PersonTooLarge(
         f"a person with more than {MOST_PIDS} identifiers cannot be treated as one; revoke claims "
-        "by hand (headwater identity SUBJECT --revoke OTHER)"
+        f"by hand ({_REVOKE})"
     )

@@ -13,8 +13,7 @@ gives the same persons (ADR 0018). Of the claims on a pid one *stands*, or none:
 
 A claimant may be claimed in turn (a telephone number by a user, a user by another through `alias`):
 following the standing claims upwards ends at the *root*, which stands for the whole person. A claim
-goes only to a strictly higher rank (known over address over anonymous, then the smaller pid), so
-there are no circles.
+goes only to a strictly higher identifier (`height`), so there are no circles.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,7 +23,9 @@ from typing import Literal
 import msgspec
 
 RANK: Mapping[str, int] = MappingProxyType({"anonymous": 1, "phone": 2, "email": 2, "user": 3})
-"""Of an identifier's type: the higher stands for the person."""
+"""Of an identifier's type: whose claim counts first, by rule 1."""
+
+_HEIGHTS: Mapping[str, int] = MappingProxyType({"anonymous": 0, "phone": 1, "email": 2, "user": 3})
 
 Cause = Literal["identify", "alias", "linked", "revoked"]
 """By a call of a source, or by hand at the privacy desk."""
@@ -47,9 +48,15 @@ class Claim(msgspec.Struct, frozen=True, gc=False):
     cause: str
 
 
-def ranks_higher(rank: int, pid: bytes, other_rank: int, other_pid: bytes) -> bool:
-    """True if the first stands for both, were they one person; a total order."""
-    return rank > other_rank or (rank == other_rank and pid < other_pid)
+def height(id_type: str, value: str) -> tuple[int, bool, int, str]:
+    """The higher of two identifiers stands for both, were they one person; a total order.
+
+    By the identifiers alone: pids are random, the same calls would make other persons elsewhere.
+    Known over address over telephone over device; of two of a kind a number over a name, the
+    greater number, the shorter name: customers' numbers grow, devices have long names (ADR 0035).
+    """
+    is_number = value.isascii() and value.isdigit()
+    return _HEIGHTS[id_type], is_number, len(value) if is_number else -len(value), value
 
 
 def with_claim(claims: Iterable[Claim], claim: Claim) -> list[Claim]:

@@ -2,8 +2,8 @@
 
 Segment's SDKs put userId and anonymousId on every call after a login, so most calls repeat what one
 has said: `identify`, which is made for that, and `alias`, which says by what name a user was known
-before. Only these two claim. Which identifier claims the others is a function of the call and of
-the pids alone (schemas/identity.py), so a call sent again, by any collector, claims the same.
+before. Only these two claim. Which identifier claims the others is a function of the call alone
+(schemas/identity.py), so a call sent again, by any collector, claims the same.
 
 `previousId` may be an anonymous id or an older user id, and nothing in the call tells which. To ask
 who is known already would make the answer depend on the order of arrival. So both are claimed, and
@@ -14,7 +14,7 @@ alone where the call itself says that it is one, by having it as its anonymousId
 from collections.abc import Mapping, Sequence
 
 from producers.rules.call_fields import IdType
-from schemas.identity import RANK, Claim, ranks_higher
+from schemas.identity import RANK, Claim, height
 
 Identifier = tuple[IdType, str]
 
@@ -36,15 +36,13 @@ def one_person_of(
 
 
 def claims_of(
-    pids: Sequence[tuple[IdType, bytes]], occurred_at_ms: int, event_id: bytes, cause: str
+    named: Sequence[tuple[Identifier, bytes]], occurred_at_ms: int, event_id: bytes, cause: str
 ) -> list[tuple[bytes, Claim]]:
-    """Pids that a call says are one person's, as claims of the highest in rank on each other one.
+    """Identifiers, with their pids, that a call says are one person's, as claims of the highest on
+    each other one.
 
-    The claims of (claimed pid, claim); none of a single pid.
+    The claims of (claimed pid, claim); none of a single one.
     """
-    top_type, top = pids[0]
-    for id_type, pid in pids[1:]:
-        if ranks_higher(RANK[id_type], pid, RANK[top_type], top):
-            top_type, top = id_type, pid
+    (top_type, _), top = max(named, key=lambda each: height(*each[0]))
     claim = Claim(top, RANK[top_type], occurred_at_ms, event_id, cause)
-    return [(pid, claim) for _, pid in pids if pid != top]
+    return [(pid, claim) for _, pid in named if pid != top]

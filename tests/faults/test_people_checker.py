@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from schemas.identity import RANK, Claim, ranks_higher, standing
+from schemas.identity import RANK, Claim, height, standing
 from tests.faults import people_loads
 from tests.faults.loads import make_calls
 from tests.faults.people_checker import judge_journeys, judge_persons, judge_segments, members
@@ -278,10 +278,7 @@ def _say_and_compare(chance: random.Random) -> None:
         names = tuple(chance.sample(sorted(pids), chance.choice((2, 2, 2, 3))))
         how = chance.choices(("call", "link", "revoke"), (6, 1, 2))[0]
         said.append(Said(names, at, how))
-        top = names[0]
-        for name in names:
-            if ranks_higher(_rank(name), _bytes(pids, name), _rank(top), _bytes(pids, top)):
-                top = name
+        top = max(names, key=lambda name: height(*name.split(":")))
         cause = {"call": "identify", "link": "linked", "revoke": "revoked"}[how]
         claim = Claim(_bytes(pids, top), _rank(top), at, bytes(16), cause)
         claims += [(name, claim) for name in names if name != top]

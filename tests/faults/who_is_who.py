@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 RANK = {"user": 3, "email": 2, "phone": 2, "anonymous": 1}
+KINDS = ("user", "email", "phone", "anonymous")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +27,24 @@ class Said:
 def owners(said: Iterable[Said], pids: Mapping[str, str]) -> dict[str, str]:
     """Each identifier that belongs to another one -> that one.
 
-    `pids` are those of the names in hex: of equal ranks the smaller stands for both. Names without
-    one were never heard of.
+    `pids` are those of the names in hex; names without one were never heard of. Of one kind the
+    greatest number stands for all; without numbers the shortest name, then the last in the alphabet.
     """
     calls: dict[str, dict[str, int]] = defaultdict(dict)
     by_hand: dict[str, dict[str, tuple[int, str]]] = defaultdict(dict)
 
-    def height(name: str) -> tuple[int, str]:
-        return -RANK[name.partition(":")[0]], pids[name]
+    def depth(name: str) -> tuple[int, int, int, list[int]]:
+        kind, _, value = name.partition(":")
+        backwards = [-ord(letter) for letter in value]
+        if set(value) <= set("0123456789"):
+            return KINDS.index(kind), 0, -len(value), backwards
+        return KINDS.index(kind), 1, len(value), backwards
 
     for each in said:
         names = [name for name in each.names if name in pids]
         if len(names) < 2:
             continue
-        top = min(names, key=height)
+        top = min(names, key=depth)
         for name in set(names) - {top}:
             if each.how == "call":
                 calls[name][top] = min(each.at, calls[name].get(top, each.at))
@@ -48,7 +53,7 @@ def owners(said: Iterable[Said], pids: Mapping[str, str]) -> dict[str, str]:
     found = {}
     for name in calls.keys() | by_hand.keys():
         linked = [(at, top) for top, (at, how) in by_hand[name].items() if how == "link"]
-        open_ = [(height(top)[0], at, top) for top, at in calls[name].items()
+        open_ = [(-RANK[top.partition(":")[0]], at, top) for top, at in calls[name].items()
                  if top not in by_hand[name]]  # fmt: skip
         if linked:
             found[name] = max(linked)[1]

@@ -107,6 +107,15 @@ def test_the_script_keeps_what_the_rule_keeps(
         assert kept == expected and len(bonds.claims) == len(expected)
 
 
+def test_two_never_claim_each_other(graph: Graph) -> None:
+    one, other, third = graph.pids(3)
+    graph.put((one, claim(other)))
+    assert graph.news((other, claim(one)), (third, claim(one))) == [(third, claim(one))]
+    # Of a vault that has such claims nevertheless nobody waits for the end.
+    graph.put((other, claim(one)))
+    assert graph.run("people_found", [one, other, third]) == {third: (third,)}
+
+
 def test_whoever_is_too_large_is_left_out_and_all_others_are_found(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,11 +1,14 @@
 """Do identifiers make the same persons, whatever order their claims are met in?"""
 
+import random
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.identities_api import low_and_high
 from producers.rules.call_fields import IdType
 from producers.rules.claims import Identifier, claims_of, one_person_of
 from runtime import kin
@@ -21,6 +24,10 @@ TYPES: Sequence[IdType] = (
     *("anonymous", "anonymous", "anonymous", "anonymous"),
 )
 PIDS = [bytes([number]) * 16 for number in range(len(TYPES))]
+NAMES: Sequence[Identifier] = [
+    (kind, value) for kind, value in zip(TYPES, ("9", "10", "a", *"efghij"), strict=True)
+]
+"""In no order of the pids."""
 EVENT = b"e" * 16
 
 
@@ -64,7 +71,7 @@ def test_any_order_of_the_same_claims_gives_the_same_persons(
         found
         for number, (named, at_ms, cause) in enumerate(said)
         for found in claims_of(
-            [(TYPES[n], PIDS[n]) for n in named], at_ms, number.to_bytes(16, "big"), cause
+            [(NAMES[n], PIDS[n]) for n in named], at_ms, number.to_bytes(16, "big"), cause
         )
     ]
     again = [*claims, *claims[:3]]
@@ -127,8 +134,9 @@ def test_the_highest_claims_all_others_however_the_call_lists_them(
     named: list[int], data: st.DataObject
 ) -> None:
     listed = data.draw(st.permutations(named))
-    found = claims_of([(TYPES[n], PIDS[n]) for n in listed], 7, EVENT, "identify")
-    top = min(named, key=lambda n: (-RANK[TYPES[n]], PIDS[n]))
+    found = claims_of([(NAMES[n], PIDS[n]) for n in listed], 7, EVENT, "identify")
+    # Of users the greatest number, then the shortest name: 10, 9, a; of devices the last: j to g.
+    top = next(n for n in (1, 0, 2, 3, 4, 8, 7, 6, 5) if n in named)
     assert {pid for pid, _ in found} == {PIDS[n] for n in named if n != top}
     assert all(
         claim == Claim(PIDS[top], RANK[TYPES[top]], 7, EVENT, "identify") for _, claim in found
@@ -175,6 +183,114 @@ def test_a_mailbox_has_one_spelling(written: str, address: str | None) -> None:
 @given(st.text())
 def test_a_spelling_stays_what_it_is(written: str) -> None:
     assert spelled_email(spelled_email(written)) == spelled_email(written)
+
+
+Call = tuple[str, dict[IdType, str], str | None]
+
+
+def made_of(calls: Sequence[Call], chance: random.Random) -> set[frozenset[str]]:
+    """The persons of these calls, in the order in which they happened, in a house of its own, whose
+    pids are as random as any."""
+    pids: dict[Identifier, bytes] = {}
+    claims = []
+    for at_ms, (kind, ids, previous) in enumerate(calls):
+        named = [
+            (one, pids.setdefault(one, chance.randbytes(16)))
+            for one in one_person_of(kind, ids, previous)
+        ]
+        claims += claims_of(named, at_ms, at_ms.to_bytes(16, "big"), kind) if named else []
+    chance.shuffle(claims)
+    found: dict[bytes, set[str]] = {}
+    roots = people(bonds_of(claims), *pids.values())
+    for (id_type, value), pid in pids.items():
+        found.setdefault(roots[pid][0], set()).add(f"{id_type}:{value}")
+    return {frozenset(person) for person in found.values()}
+
+
+def a_call(kind: str, previous: str | None = None, **ids: str) -> Call:
+    return kind, cast("dict[IdType, str]", ids), previous
+
+
+UUID = "5f0c3a9e-7c1d-4b0e-9d52-0a8e6f1b2c3d"
+
+
+@pytest.mark.parametrize(
+    ("calls", "persons"),
+    [
+        # Two customers who share a telephone.
+        (
+            [
+                a_call("identify", anonymous="a1", email="e1@x.y", phone="+1"),
+                a_call("identify", anonymous="a2", email="e2@x.y", phone="+1"),
+            ],
+            ["anonymous:a1 email:e1@x.y phone:+1", "anonymous:a2 email:e2@x.y"],
+        ),
+        # Two who share a device, as a server tells it, which names the device alone.
+        (
+            [a_call("alias", UUID, user="42"), a_call("alias", UUID, user="7")],
+            [f"anonymous:{UUID} user:{UUID} user:42", "user:7"],
+        ),
+        # A visitor, then a customer, then another number of theirs.
+        (
+            [a_call("alias", UUID, user="42"), a_call("alias", "42", user="43")],
+            [f"anonymous:{UUID} anonymous:42 user:{UUID} user:42 user:43"],
+        ),
+        # One who changes their number again and again, and is told of it in any order.
+        (
+            [a_call("alias", "10", user="11"), a_call("alias", "9", user="10")],
+            ["anonymous:10 anonymous:9 user:10 user:11 user:9"],
+        ),
+        # Each other's, and one's own.
+        (
+            [
+                a_call("alias", "2", user="1"),
+                a_call("alias", "1", user="2"),
+                a_call("alias", "1", user="1"),
+            ],
+            ["anonymous:1 anonymous:2 user:1 user:2"],
+        ),
+    ],
+)
+def test_the_same_calls_make_the_same_persons_in_every_house(
+    calls: Sequence[Call], persons: Sequence[str]
+) -> None:
+    expected = {frozenset(person.split()) for person in persons}
+    for seed in range(30):
+        assert made_of(calls, random.Random(seed)) == expected
+
+
+one_of = st.sampled_from(("1", "2", "10", "ab"))
+any_calls = st.lists(
+    st.builds(
+        lambda kind, ids, previous: (kind, ids, previous),
+        st.sampled_from(("identify", "alias")),
+        st.fixed_dictionaries(
+            {}, optional=dict.fromkeys(("user", "anonymous", "email", "phone"), one_of)
+        ),
+        st.none() | one_of,
+    ),
+    max_size=10,
+)
+
+
+@given(any_calls, st.integers(0, 2**32))
+def test_persons_are_a_function_of_the_calls_alone(calls: list[Call], seed: int) -> None:
+    chance = random.Random(seed)
+    assert made_of(calls, chance) == made_of(calls, chance)
+
+
+def test_a_decision_by_hand_goes_the_way_in_which_two_were_claimed() -> None:
+    number, name = b"n" * 16, b"a" * 16
+    ids: dict[bytes, Identifier] = {name: ("user", "ada"), number: ("user", "42")}
+    nothing = {number: Bonds(), name: Bonds()}
+    assert low_and_high(ids, nothing) == (name, number)
+    assert low_and_high(ids, nothing | {name: _claimed_by(number)}) == (name, number)
+    # As pids decided it before ADR 0035.
+    assert low_and_high(ids, nothing | {number: _claimed_by(name)}) == (number, name)
+
+
+def _claimed_by(pid: bytes) -> Bonds:
+    return Bonds([Claim(pid, 3, 1, EVENT, "alias")])
 
 
 # -- what all of a person's pids decided
