@@ -73,7 +73,7 @@ def run_erasures(
 class Desk:
     """Everything that carrying erasures out needs, for the role and for the command.
 
-    Once `stop` is set, a look that waits for files to be written anew raises Stopped.
+    Once `stop` is set, a look that waits for files or parts to be written anew raises Stopped.
     """
 
     def __init__(
@@ -91,13 +91,14 @@ class Desk:
             parts.callback(self.vault.close)
             profiles = ProfileLooks(settings)
             parts.callback(profiles.close)
-            facts = FactLooks(settings)
+            stop = stop or threading.Event()
+            facts = FactLooks(settings, stop)
             parts.callback(facts.close)
             logs = LogLooks(settings)
             parts.callback(logs.close)
             messages = MessageStore.from_settings(settings)
             parts.callback(messages.close)
-            files = RedisFiles(settings, stop or threading.Event())
+            files = RedisFiles(settings, stop)
             parts.callback(files.close)
             self.certifier = Certifier(self.store, signer, notes_of(settings), clock)
             self.stores = Stores(

@@ -10,13 +10,16 @@ Which pids were one person is needed until all of them have their sums: these ar
 (sinks/rules/links.py). So the links of a person go together.
 """
 
+import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
 
 from runtime.clickhouse import answering, connect
+from runtime.retry import Stopped
 from runtime.settings import Settings
 from schemas.counters import ERASED_PIDS
 
@@ -30,6 +33,7 @@ _SYNCHRONOUS = {
     "log_queries": 0,
 }
 _REWRITES_WITHIN_S = 3600.0
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,12 @@ class FactLooks:
     """Looks into `facts` and `links` and deletes from them. For one thread.
 
     Connects when first used. Every method raises StoreUnavailable or StoreRefused, and may then be
-    called again.
+    called again; `rewrite` Stopped too, once `stop` is set while it waits.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
+        self._stop = stop
         self._client: Client | None = None
 
     def close(self) -> None:
@@ -100,7 +105,9 @@ class FactLooks:
     def rewrite(self) -> int:
         """No active part has a row that was deleted before; ClickHouse's time after it (s)."""
         for table in _TABLES:
-            self._command(f"ALTER TABLE {table} APPLY DELETED MASK", "a rewrite of deleted rows")
+            self._command_or_stop(
+                f"ALTER TABLE {table} APPLY DELETED MASK", "a rewrite of deleted rows"
+            )
         ((now_s,),) = self._ask("SELECT toUnixTimestamp(now())")
         return int(now_s)
 
@@ -142,6 +149,26 @@ class FactLooks:
         client = self._connected()
         with answering(asked):
             client.command(sql, settings=dict(_SYNCHRONOUS))
+
+    def _command_or_stop(self, sql: str, asked: str) -> None:
+        """As `_command`, which waits for up to an hour. After Stopped the server goes on with it,
+        and nobody knows; nothing else is asked of this then."""
+        done: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                self._command(sql, asked)
+            except BaseException as error:
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
+        # Of a daemon, because nothing ends the wait for an answer.
+        threading.Thread(target=run, name="rewrite", daemon=True).start()
+        while wait([done], _LOOK_EVERY_S).not_done:
+            if self._stop.is_set():
+                raise Stopped
+        done.result()
 
 
 def _listed(pids: Iterable[str]) -> str:
