@@ -41,6 +41,8 @@ from schemas.journeys import JourneyDue
 AT_ONCE = 20
 LONGEST_PAUSE_S = 0.5
 TOLD_WITHIN_MS = 30_000
+ASKS_AGAIN_AFTER_S = 2.0
+"""A channel that takes longer to open: meanwhile they may have bought, or been erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class Sender:
         self._tell = tell
         self._require_fresh = require_fresh
         self._stale = ""
+        self._looked_s = 0.0
+        self._looking = asyncio.Lock()
         self._keeper = MessageKeeper(store, owner or uuid4().hex, clock, chance)
 
     async def run(self, stop: threading.Event) -> None:
@@ -127,7 +131,13 @@ class Sender:
         overdue_ms = 0 if wake_ms is None else max(0, self._keeper.clock() - wake_ms)
         gauge("headwater_messages_overdue_seconds").set(overdue_ms / 1000)
 
+    async def _look_again(self) -> None:
+        async with self._looking:  # one look is enough for all who opened a channel meanwhile
+            if time.monotonic() - self._looked_s > ASKS_AGAIN_AFTER_S:
+                await self._look_whether_stale()
+
     async def _look_whether_stale(self) -> None:
+        self._looked_s = time.monotonic()
         try:
             await asyncio.to_thread(self._require_fresh)
         except StoreUnavailable as error:
@@ -138,28 +148,39 @@ class Sender:
     # -- messages of journeys
 
     async def _send(self, message: Message, due: JourneyDue) -> None:
-        now = self._keeper.clock()
+        asked_s, now = time.monotonic(), self._keeper.clock()
         aged = decide_by_age(due.due_at_ms, now, self._gate.limits, due.expires_at_ms)
+        if isinstance(aged, Dropped):
+            # Of somebody erased, whose message was read again from an old copy of the log, not even
+            # that it is too late is kept.
+            is_erased = await self._gate.identified(message.pid) is None
+            await self._keeper.drop(message, Dropped("erased", {}) if is_erased else aged)
+            return
+        allowed = await self._ask(message, due)
+        # Whatever is raised from here on is no reason to hold it: it may have gone.
+        if allowed is not None:
+            await self._hand_over(message, due, allowed, asked_s)
+
+    async def _ask(self, message: Message, due: JourneyDue) -> Allowed | None:
+        """None: it is held, or does not go."""
         try:
-            if isinstance(aged, Dropped):
-                # Of somebody erased, whose message was read again from an old copy of the log, not
-                # even that it is too late is kept.
-                is_erased = await self._gate.identified(message.pid) is None
-                await self._keeper.drop(message, Dropped("erased", {}) if is_erased else aged)
-                return
             if self._stale:
                 raise StoreUnavailable(self._stale)
-            found = await self._gate.ask(message, due, now)
-            if isinstance(found, Held):
-                await self._keeper.hold(message, found)
-            elif isinstance(found, Dropped):
-                await self._keeper.drop(message, found)
-            else:
-                await self._hand_over(message, due, found)
+            found = await self._gate.ask(message, due, self._keeper.clock())
         except (StoreUnavailable, PersonTooLarge) as error:
             await self._keeper.hold_for_trouble(message, "store_unavailable", {"what": str(error)})
+            return None
+        if isinstance(found, Held):
+            await self._keeper.hold(message, found)
+        elif isinstance(found, Dropped):
+            await self._keeper.drop(message, found)
+        else:
+            return found
+        return None
 
-    async def _hand_over(self, message: Message, due: JourneyDue, allowed: Allowed) -> None:
+    async def _hand_over(
+        self, message: Message, due: JourneyDue, allowed: Allowed, asked_s: float
+    ) -> None:
         try:
             mail = self._channels.write(message, due, allowed, self._keeper.clock())
         except TemplateFault as fault:
@@ -170,19 +191,30 @@ class Sender:
                 message, Dropped("channel_unknown", {"channel": message.channel})
             )
             return
+        handed = None
         try:
             opened = self._channels.opened(message.channel)
             async with opened as hand:
-                if await self._may_begin(message, due, allowed):
-                    await self._settle(message, allowed, await hand(mail))
-        except StoreUnavailable as error:
-            # Before it was begun; afterwards nothing here raises it but our own store.
+                if await self._may_begin(message, due, allowed, asked_s):
+                    handed = await hand(mail)
+                    await self._settle(message, allowed, handed)
+        except (StoreUnavailable, PersonTooLarge) as error:
+            if handed is not None:
+                # Our own store did not take what became of it. It stays `sending`: who would hold
+                # it now that the store is back, perhaps, would send it again.
+                raise
             await self._keeper.hold_for_trouble(
-                message, "channel_unavailable", {"what": str(error)}
+                message, "channel_unavailable", {"what": str(error)}, is_unsent=True
             )
 
-    async def _may_begin(self, message: Message, due: JourneyDue, allowed: Allowed) -> bool:
+    async def _may_begin(
+        self, message: Message, due: JourneyDue, allowed: Allowed, asked_s: float
+    ) -> bool:
         """It is `sending`, within the time of a permission that was asked for last of all."""
+        if time.monotonic() - asked_s > ASKS_AGAIN_AFTER_S:
+            await self._look_again()
+            if await self._ask(message, due) is None:
+                return False
         asked_s = time.monotonic()
         refused = await self._gate.confirm(allowed, due)
         if refused is not None:

@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from consumers.messages import messages_to_people
 from consumers.messages.journeys_to_messages import message_of_due
 from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
@@ -366,6 +368,97 @@ def test_killed_at_any_point_a_message_goes_once_at_most(
         {message.id} if state == "sent" else set()
     )
     assert post.store.next_wake_ms() is None
+
+
+@pytest.mark.parametrize("data", ["250 OK", "451 later"])
+def test_what_cannot_be_written_down_right_after_it_went_does_not_go_again(
+    post: Office, mailbox: Mailbox, data: str
+) -> None:
+    """The vault's server was away for a moment, and is back for the next question."""
+    message = post.schedule(post.person())
+    mailbox.on_data = data
+
+    async def away_once(sender: Any) -> None:
+        store, move = sender._store, sender._store.move
+
+        def away(*_: Any, **__: Any) -> bool:
+            store.move = move
+            raise StoreUnavailable("away for a moment")
+
+        store.move = away
+        with pytest.raises(StoreUnavailable):
+            await sender.step()
+
+    post.work(away_once)
+    mailbox.on_data = "250 OK"
+    for _ in range(3):
+        post.clock.at_ms += SENDING_FOR_MS
+        post.work()
+    assert mailbox.texts == 1
+    assert (post.last(message).state, post.last(message).rule) == ("failed", "interrupted")
+
+
+@pytest.mark.parametrize("since", ["order", "cart", "night", "erased"])
+def test_what_happens_while_the_server_lets_us_wait_is_asked_of_once_more(
+    post: Office, mailbox: Mailbox, since: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages_to_people, "ASKS_AGAIN_AFTER_S", -1)
+    traits = {"email": "a@example.com", "timezone": "Europe/Prague"}
+    person = post.person(traits=traits)
+    message = post.schedule(person)
+
+    def happens() -> None:
+        if since == "order":
+            post.profile(person, traits=traits, purchases=[bought(NOON_MS)])
+        elif since == "cart":
+            post.profile(person, traits=traits, cart=[looked(NOON_MS - 1)])
+        elif since == "night":
+            post.clock.at_ms += 10 * HOUR_MS
+        else:
+            post.vault.suppress("user", "u1", NOON_MS)
+
+    async def slowly(sender: Any) -> None:
+        opened = sender._channels.opened
+
+        @asynccontextmanager
+        async def after_it(channel: str) -> AsyncIterator[Any]:
+            async with opened(channel) as hand:
+                await asyncio.to_thread(happens)
+                yield hand
+
+        sender._channels.opened = after_it
+        await sender.step()
+
+    post.work(slowly)
+    assert mailbox.mails == []
+    if since == "erased":
+        assert post.store.of_person([person.pid]) == []
+    else:
+        rules = {"order": "purchase_since", "cart": "cart_changed", "night": "quiet_hours"}
+        assert post.last(message).rule == rules[since]
+
+
+def test_profiles_that_fall_behind_while_the_server_lets_us_wait_hold_the_message(
+    post: Office, mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages_to_people, "ASKS_AGAIN_AFTER_S", -1)
+    message = post.schedule(post.person())
+    answers = iter([None, StoreUnavailable("profiles are behind")])
+
+    def require() -> None:
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+
+    async def ask(sender: Any) -> None:
+        sender._require_fresh = require
+        await sender.step()
+
+    post.work(ask)
+    assert post.last(message).rule == "store_unavailable" and mailbox.mails == []
+    post.clock.at_ms += HOUR_MS
+    post.work()
+    assert len(mailbox.mails) == 1
 
 
 def test_what_the_server_says_decides_whether_it_is_tried_again(
