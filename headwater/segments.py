@@ -19,7 +19,7 @@ from headwater.running import chosen_settings, settings_in_force, settings_of_de
 from runtime.segment_settings import read_segments
 from runtime.settings import Settings
 from schemas.errors import SettingInvalid
-from schemas.segments import Segment
+from schemas.segments import MOST_DEPTH, Segment
 from schemas.toml_lines import lines_of
 
 segments_app = typer.Typer(
@@ -48,6 +48,9 @@ def segments_of_file(file: Path, settings: Settings) -> tuple[Segment, ...]:
         raise SettingInvalid(f"cannot read {file}: {error.strerror}") from error
     except ValueError as error:
         raise SettingInvalid(f"{file} is not valid TOML: {error}") from error
+    except RecursionError:
+        expected = f"expected at most {MOST_DEPTH} conditions within each other"
+        raise SettingInvalid(f"{file}: {expected}, there are hundreds") from None
     if set(values) != {"segments"}:
         raise SettingInvalid(f"{file}: expected [[segments]] and nothing else")
     return read_segments(

@@ -2,10 +2,14 @@
 
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headwater.segments import segments_of_file
+from runtime.settings import Settings
+from schemas.errors import SettingInvalid
 from schemas.segments import (
     BUILT_IN,
     MOST_DEPTH,
@@ -125,6 +129,16 @@ def test_depth_and_size_have_limits() -> None:
     assert "within each other" in refused(deep)[0]
     assert "at most 100" in refused({"any": [VIEWS] * MOST_NODES})[0]
     assert parse_segments([{"id": "s", "condition": {"any": [VIEWS] * (MOST_NODES - 1)}}])
+
+
+@pytest.mark.parametrize("depth", [MOST_DEPTH, 300, 5_000])
+def test_a_file_of_any_depth_is_refused_in_words(tmp_path: Path, depth: int) -> None:
+    file = tmp_path / "deep.toml"
+    inner = "{ computed = 'orders', at_least = 1 }"
+    condition = "{ not = " * depth + inner + " }" * depth
+    file.write_text(f"[[segments]]\nid = 'deep'\ncondition = {condition}\n")
+    with pytest.raises(SettingInvalid, match=r"deep\.toml.*at most 8 conditions within each"):
+        segments_of_file(file, Settings())
 
 
 def test_segments_do_not_build_on_themselves_nor_far_on_each_other() -> None:
