@@ -24,6 +24,7 @@ from consumers.rules.sending import (
     Go,
     Held,
     Limits,
+    decide_by_cart,
     decide_by_change,
     decide_by_purchase,
     decide_by_sight,
@@ -38,7 +39,7 @@ from runtime.smtp import address_of
 from runtime.time_zones import zones_by_country
 from runtime.vault import Suppressed, Vault
 from schemas.activity import unpack
-from schemas.carts import SET, contents_of, union
+from schemas.carts import ADD, ORDER, SET, CartChange, contents_of, union
 from schemas.errors import StoreUnavailable
 from schemas.identifiers import spelled_email
 from schemas.journeys import JourneyDue
@@ -134,11 +135,13 @@ class MessageGate:
             self._timezone,
         )
         decided = await self._decided(pids, stored)
+        cart = union(*(each.cart for _, each in known))
         anchor_ms, due_ms = due.anchor_at_ms, due.due_at_ms
         for decision in (
             decide_by_sight(anchor_ms, due_ms, self._bases, decided, now_ms),
             decide_by_purchase(anchor_ms, _ordered_at_ms(each for _, each in known)),
-            decide_by_change(anchor_ms, _changed_at_ms([each for _, each in known], due)),
+            decide_by_cart(anchor_ms, contents_of(due.lines), *_put_there_since(cart)),
+            decide_by_change(anchor_ms, _changed_at_ms([each for _, each in known], cart, due)),
             decide_by_time(due_ms, now_ms, zone, self.limits, due.expires_at_ms),
         ):
             if not isinstance(decision, Go):
@@ -229,7 +232,18 @@ def _ordered_at_ms(known: Iterable[Subject]) -> list[int]:
     return [each.occurred_at_ms for one in known for each in one.purchases if not each.is_refund]
 
 
-def _changed_at_ms(known: Sequence[Subject], due: JourneyDue) -> list[int]:
+def _put_there_since(cart: Sequence[CartChange]) -> tuple[int | None, Mapping[str, int]]:
+    """When an order emptied the cart last, if nobody looked at it since; how many of each product
+    were put there after that."""
+    if not cart or cart[0].kind != ORDER:
+        return None, {}
+    added = contents_of(line for each in cart if each.kind == ADD for line in each.lines)
+    return cart[0].occurred_at_ms, added
+
+
+def _changed_at_ms(
+    known: Sequence[Subject], cart: Sequence[CartChange], due: JourneyDue
+) -> list[int]:
     changed = [
         entry.occurred_at_ms
         for one in known
@@ -237,7 +251,7 @@ def _changed_at_ms(known: Sequence[Subject], due: JourneyDue) -> list[int]:
         if entry.name in CART_EVENTS
     ]
     # Whoever looked at the cart, or began to pay, said what was in it: the same, or something else.
-    looks = [each for each in union(*(one.cart for one in known)) if each.kind == SET]
+    looks = [each for each in cart if each.kind == SET]
     if looks and contents_of(looks[-1].lines) != contents_of(due.lines):
         changed.append(looks[-1].occurred_at_ms)
     return changed

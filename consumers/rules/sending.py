@@ -133,6 +133,24 @@ def decide_by_purchase(anchor_at_ms: int, ordered_at_ms: Iterable[int]) -> Decis
     return GO
 
 
+def decide_by_cart(
+    anchor_at_ms: int,
+    told: Mapping[str, int],
+    ordered_at_ms: int | None,
+    added_since: Mapping[str, int],
+) -> Decision:
+    """Who bought part of what the message is about does not hear of it either, also when the order
+    came to be known after the message was made and lies before the last change of the cart.
+
+    `told` is how many of each product the message says are in the cart, `ordered_at_ms` when it was
+    emptied by an order last (None if it was listed since, or never), `added_since` how many of each
+    product were put there after that.
+    """
+    if ordered_at_ms is not None and any(n > added_since.get(each, 0) for each, n in told.items()):
+        return Dropped("purchase_since", {"ordered_at_ms": ordered_at_ms, "since_ms": anchor_at_ms})
+    return GO
+
+
 def decide_by_change(anchor_at_ms: int, changed_at_ms: Iterable[int]) -> Decision:
     """A cart that was changed after the message was made is not what the message says: the journey
     begins anew with that change."""

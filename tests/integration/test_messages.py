@@ -16,11 +16,11 @@ from consumers.messages import messages_to_people
 from consumers.messages.journeys_to_messages import message_of_due
 from consumers.messages.messages_to_people import Report, Sender
 from consumers.messages.store import CLAIMED_FOR_MS, SENDING_FOR_MS
-from consumers.rules.messages import JOURNEY, SEGMENT, Kind
+from consumers.rules.messages import JOURNEY, SEGMENT, Kind, Message
 from runtime import kin
 from runtime.retry import Stopped
 from runtime.sealing import Person
-from schemas.carts import CartLine
+from schemas.carts import ADD, ORDER, REMOVE, SET, CartChange, CartLine
 from schemas.errors import StoreUnavailable
 from schemas.subjects import Consent
 from tests.mailing import (
@@ -160,6 +160,41 @@ def test_what_somebody_says_of_themselves_stops_nobody_elses_mail(
     post.work()
     assert [post.last(each).rule for each in no_address] == ["no_address"] * len(no_address)
     assert {mail["To"] for mail in mailbox.mails} == {fine, "other@example.com"}
+
+
+def test_an_order_that_came_late_and_lies_before_the_last_change_of_the_cart_counts(
+    post: Office, mailbox: Mailbox
+) -> None:
+    """Two of p1 and then p2 were in the cart; by when p1 was ordered, and p2 put there."""
+    due = {
+        "lines": [*post.due(post.person()).lines, CartLine("p2", "", "", "", "", "", 1, None, "")]
+    }
+
+    def waits(*cart: CartChange) -> Message:
+        ordered = [bought(each.occurred_at_ms) for each in cart if each.kind == ORDER]
+        return post.schedule(post.person(cart=list(cart), purchases=ordered), **due)
+
+    at_ms = NOON_MS - HOUR_MS
+    one, two = [CartLine(name, "", "", "", "", "", 1, None, "") for name in ("p1", "p2")]
+
+    def change(minute: int, kind: int, *lines: CartLine) -> CartChange:
+        return CartChange(at_ms + minute * 60_000, bytes(8), kind, list(lines))
+
+    stale = [
+        waits(change(-5, ORDER), change(0, ADD, two)),
+        waits(change(-5, ORDER), change(-4, ADD, one), change(0, ADD, two)),  # two of p1, it says
+    ]
+    fine = [
+        waits(change(-9, ORDER), change(-4, ADD, one), change(-3, ADD, one, two)),
+        # Of both it is known what is in it since.
+        waits(change(-9, ORDER), change(-8, ADD, one, one, one, two), change(-7, REMOVE, one)),
+        waits(change(-2, SET, one, one, two)),
+        waits(change(-2, ADD, two)),
+    ]
+    post.work()
+    assert [post.last(each).rule for each in stale] == ["purchase_since"] * len(stale)
+    assert post.last(stale[0]).values == {"ordered_at_ms": at_ms - 300_000, "since_ms": at_ms}
+    assert [post.last(each).state for each in fine] == ["sent"] * len(fine)
 
 
 def test_an_erased_person_leaves_nothing_behind_not_even_a_reason(

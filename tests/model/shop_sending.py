@@ -8,6 +8,7 @@ an order, a change or a withdrawal may have come meanwhile. What automation sent
 """
 
 import heapq
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ from consumers.rules.sending import (
     Held,
     Limits,
     decide_by_caps,
+    decide_by_cart,
     decide_by_change,
     decide_by_purchase,
     decide_by_sight,
@@ -73,6 +75,7 @@ def sent_by_rules(story: Story, due: Sequence[tuple[int, Message]]) -> list[tupl
         verdicts = (
             decide_by_sight(message.anchor_ms, due_ms, BASES, [decisions], now_ms),
             decide_by_purchase(message.anchor_ms, ordered),
+            decide_by_cart(message.anchor_ms, Counter(message.products), *_since_order(used)),
             decide_by_change(message.anchor_ms, changed),
             decide_by_time(due_ms, now_ms, zone, LIMITS, message.anchor_ms + EXPIRES_MS),
             decide_by_caps([at_ms for at_ms, _ in sent], window_of(now_ms, zone), zone, LIMITS),
@@ -124,6 +127,9 @@ def _is_forbidden(story: Story, message: Message, now_ms: int) -> bool:
     used = [f for f in known if _counts(story, f.occurred_at_ms, f.arrives_at_ms)]
     if _other_cart(used, message) is not None:
         return True
+    ordered_ms, added = _since_order(used)
+    if ordered_ms is not None and Counter(message.products) - added:
+        return True  # something in it was bought
     for fact in known:
         # Who withdrew since may have bought unseen, whatever they allowed after that.
         if fact.kind == "withdraw" and fact.arrives_at_ms >= message.anchor_ms:
@@ -152,6 +158,17 @@ def _other_cart(used: Sequence[Fact], message: Message) -> Fact | None:
     if last is None or sorted(last.products) == sorted(message.products):
         return None
     return last
+
+
+def _since_order(used: Sequence[Fact]) -> tuple[int | None, Counter[str]]:
+    """When the last order was, if nobody looked at the cart since; what was put there after it."""
+    then = sorted(used, key=lambda fact: (fact.occurred_at_ms, fact.event_id))
+    over = [n for n, fact in enumerate(then) if fact.kind in ("order", "list")]
+    if not over or then[over[-1]].kind != "order":
+        return None, Counter()
+    since = then[over[-1] :]
+    added = [each for fact in since if fact.kind == "add" for each in fact.products]
+    return since[0].occurred_at_ms, Counter(added)
 
 
 def _counts(story: Story, occurred_at_ms: int, arrives_at_ms: int) -> bool:
