@@ -76,7 +76,7 @@ def whole_subject(subject: Subject, visit_gap_ms: int = VISIT_GAP_MS) -> Subject
         events=sum(each.events for each in parts),
         orders=sum(each.orders for each in parts) - (len(keys) - len(set(keys))),
         refunds=sum(each.refunds for each in parts),
-        spent=_sums((each.spent for each in parts), repeated),
+        spent=_spent(parts, purchases, repeated),
         refunded=_sums((each.refunded for each in parts), ()),
         traits=_traits(parts),
         order_keys=b"".join(sorted(set(keys))),
@@ -145,6 +145,16 @@ def _purchases(parts: Iterable[Subject]) -> tuple[list[Purchase], list[Money]]:
         else:
             orders[each.key] = each
     return sorted([*orders.values(), *refunds], key=_told), repeated
+
+
+def _spent(
+    parts: Iterable[Subject], purchases: Iterable[Purchase], repeated: Iterable[Money]
+) -> list[Money]:
+    """Without a currency in which orders were only told again: it was never spent."""
+    told = {each.currency for each in repeated}
+    kept = {each.currency for each in purchases if not each.is_refund}
+    sums = _sums((each.spent for each in parts), repeated)
+    return [sum_ for sum_ in sums if sum_.amount_micro or sum_.currency not in told - kept]
 
 
 def _circumstances(parts: Iterable[Subject]) -> list[Circumstance]:

@@ -11,7 +11,7 @@ from schemas.moves import Claimed, Moved, Substate
 from schemas.partitioning import partition_of
 from schemas.persons import groups_of, whole_subject
 from schemas.requests import IDLE, MERGED, ConsentChanged, ErasureRequested
-from schemas.subjects import PID_BYTES, Subject
+from schemas.subjects import PID_BYTES, Money, Subject
 from streams.rules import kinship
 from tests.lane_log import TOPICS
 from tests.lanes_together import Together
@@ -28,8 +28,10 @@ def claim(
     )  # fmt: skip
 
 
-def order(pid: bytes, order_id: str, total: int, at_ms: int = START_MS) -> Collected:
-    properties = {"order_id": order_id, "total": total, "currency": "EUR", "campaign_id": "c"}
+def order(
+    pid: bytes, order_id: str, total: int, at_ms: int = START_MS, currency: str = "EUR"
+) -> Collected:
+    properties = {"order_id": order_id, "total": total, "currency": currency, "campaign_id": "c"}
     return make_event(pid=pid, event=ORDER, occurred_at_ms=at_ms, clear={"properties": properties})
 
 
@@ -76,6 +78,17 @@ def test_order_told_under_two_pids_counts_once(lanes: Together) -> None:
     assert (whole.orders, whole.spent[0].amount_micro) == (2, 15_000_000)
     assert len(whole.purchases) == 2
     assert whole.segments == lanes.subjects()[USER].segments == ["repeat_buyers"]
+
+
+def test_order_told_in_another_currency_too_was_paid_in_the_first_alone(lanes: Together) -> None:
+    later_ms = START_MS + 1
+    lanes.run(order(USER, "7", 10), order(DEVICE, "7", 250, later_ms, "CZK"))
+    lanes.run(claim(DEVICE, USER))
+    whole = whole_subject(lanes.subjects()[USER])
+    assert (whole.orders, whole.spent) == (1, [Money("EUR", 10_000_000)])
+    lanes.run(order(MAIL, "8", 0, later_ms, "CZK"), order(DEVICE, "9", 0), claim(MAIL, USER))
+    whole = whole_subject(lanes.subjects()[USER])
+    assert (whole.orders, whole.spent) == (3, [Money("CZK", 0), Money("EUR", 10_000_000)])
 
 
 def test_revoked_claim_leaves_both_as_their_own_facts_made_them(lanes: Together) -> None:
