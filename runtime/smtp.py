@@ -20,8 +20,8 @@ from email.policy import EmailPolicy
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any, Literal
-from unicodedata import normalize
 
+import idna
 from aiosmtplib import (
     SMTP,
     SMTPAuthenticationError,
@@ -42,10 +42,6 @@ _CONTROL = re.compile("[\0-\x1f\x7f]")
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LOCAL = re.compile(rf"{_ATOM}(?:\.{_ATOM})*", re.ASCII)
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}", re.ASCII)
-_DOTS = re.compile("[.\u3002\uff0e\uff61]")  # RFC 3490, 3.1
-_KEPT_SINCE_2008 = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
-"""What IDNA 2008 keeps of a name and IDNA 2003, which Python has, writes otherwise or drops: sharp
-s, final sigma, joiners (UTS 46, section 7)."""
 Outcome = Literal["taken", "refused", "not_now", "in_doubt"]
 
 
@@ -114,24 +110,16 @@ def address_of(text: object) -> Address | None:
     # Beyond ASCII every server on the way would have to take SMTPUTF8.
     if not _LOCAL.fullmatch(local):
         return None
-    try:
-        labels = [_label(each) for each in _DOTS.split(domain)]
-    except (UnicodeError, IndexError):
+    if not domain.isascii():
+        try:
+            # IDNA 2008: the standard before, which Python has, writes ss for a sharp s, and that is
+            # another name, of another owner.
+            domain = idna.encode(domain, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            return None
+    if not all(map(_LABEL.fullmatch, domain.split("."))):
         return None
-    if not all(map(_LABEL.fullmatch, labels)):
-        return None
-    return Address(username=local, domain=".".join(labels))
-
-
-def _label(label: str) -> str:
-    """One part of a domain in ASCII. Raises UnicodeError."""
-    if not _KEPT_SINCE_2008.intersection(label):
-        return label.encode("idna").decode("ascii")
-    # The standard before would write 'ss': another name, of another owner.
-    kept = normalize("NFC", label.lower())
-    if not all(each.isalnum() or each == "-" for each in kept):
-        raise UnicodeError("not of a domain")
-    return f"xn--{kept.encode('punycode').decode('ascii')}"
+    return Address(username=local, domain=domain)
 
 
 class SmtpServer:
