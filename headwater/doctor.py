@@ -17,6 +17,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from consumers.messages.templates_of_messages import SHIPPED, TemplateFault, Templates
+from consumers.rules.messages import EMAIL
 from headwater.caller import Caller, url_of
 from headwater.running import chosen_settings, settings_in_force
 from runtime import apache_kafka
@@ -215,7 +216,8 @@ def _http(settings: Settings) -> str:
 def _mail(settings: Settings) -> str:
     templates = Templates(settings)
     try:
-        for name in SHIPPED:
+        named = {each.template for each in settings.journeys if each.channel == EMAIL}
+        for name in sorted(named.union(SHIPPED)):
             templates.check(name)
     except TemplateFault as fault:
         raise StoreRefused(f"[sending] templates_dir: {fault.reason}") from None

@@ -131,8 +131,11 @@ class Consent(Section):
     signing_key_file: str = Field(
         "", description="32 bytes in hex; the Ed25519 key that signs the ledger of consents"
     )
+    # In a header too (RFC 8058), which takes no other characters.
     public_url: str = Field(
-        "", description="https://... of the one port, for links in messages; empty: its address"
+        "",
+        pattern=r"^(https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~%/-]*)?)?$",
+        description="https://... of the one port, for links in messages; empty: its address",
     )
     unsubscribe_link_days: int = Field(365, ge=30, le=3650, description="how long a link works")
     preferences_link_days: int = Field(30, ge=1, le=3650, description="how long a link works")

@@ -14,9 +14,10 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email import message_from_bytes
 from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import EmailPolicy
+from email.policy import EmailPolicy, default
 from email.utils import format_datetime, parseaddr
 from pathlib import Path
 from typing import Any, Literal
@@ -213,7 +214,22 @@ def sender_of(chosen: Smtp) -> Address:
             "[smtp] from_address: expected an address such as 'Shop <shop@example.com>' "
             "(or set HEADWATER_SMTP_FROM_ADDRESS)"
         )
-    return Address(name, found.username, found.domain)
+    sender = Address(name, found.username, found.domain)
+    if not _reads_back(sender):
+        raise SettingInvalid(
+            "[smtp] from_address: expected a shorter name, or one without commas, dots and "
+            "parentheses (or set HEADWATER_SMTP_FROM_ADDRESS)"
+        )
+    return sender
+
+
+def _reads_back(sender: Address) -> bool:
+    """False for a name that a line does not hold: the library loses its quotes where it folds it
+    (https://github.com/python/cpython/issues/80222), and its commas part addresses."""
+    mail = EmailMessage(POLICY)
+    mail["From"] = sender
+    found: Any = message_from_bytes(mail.as_bytes(), policy=default)["From"]
+    return [each.addr_spec for each in found.addresses] == [sender.addr_spec]
 
 
 def _explain(error: Exception, chosen: Smtp) -> str:

@@ -104,6 +104,18 @@ def test_doctor_says_what_is_missing_and_what_to_do(config: Path) -> None:
     for check in ("topics", "migrations"):
         assert not found[check]["ok"]
         assert "run headwater topics" in found[check]["text"]
+    assert found["mail"]["ok"]
+    # Of a webhook the template is its receiver's.
+    settings = json.loads(config.read_text())
+    settings["webhooks"] = [{"name": "push", "url": "https://push.example", "secret_file": "s"}]
+    settings["journeys"] = [
+        {"id": "a", "topic": "cart", "channel": "push", "template": "theirs"},
+        {"id": "b", "topic": "cart", "template": "ours"},
+    ]
+    config.write_text(json.dumps(settings))
+    lines = json.loads(run("doctor", "--json", config=config).stdout)
+    (mail,) = [line for line in lines if line["check"] == "mail"]
+    assert not mail["ok"] and "ours.subject: there is no such template" in mail["text"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

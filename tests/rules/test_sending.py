@@ -177,6 +177,13 @@ def test_a_webhook_that_is_named_must_be_there_under_a_name_of_its_own() -> None
     crm = {"name": "crm", "url": "https://crm.example", "secret_file": "s"}
     found = Settings.model_validate({"webhooks": [crm], "sending": {"segment_webhook": "crm"}})
     assert found.sending.segment_webhook == found.webhooks[0].name
+    for url in (
+        "",
+        "http://127.0.0.1:8080",
+        "http://[::1]:80/",
+        "https://shop.example/consent-host/",
+    ):
+        assert Settings.model_validate({"consent": {"public_url": url}}).consent.public_url == url
     for wrong in (
         {"webhooks": [crm, crm]},
         {"webhooks": [crm | {"name": "email"}]},
@@ -186,6 +193,11 @@ def test_a_webhook_that_is_named_must_be_there_under_a_name_of_its_own() -> None
         {"webhooks": [crm | {"url": "https://user@crm.example"}]},
         {"sending": {"timezone": "Prague"}},
         {"sending": {"quiet_from": "24:00"}},
+        # In a header these would end every mail, or begin another header.
+        {"consent": {"public_url": "https://obchod.žofie.cz"}},
+        {"consent": {"public_url": "https://shop.example\nBcc: a@b.cz"}},
+        {"consent": {"public_url": "https://shop.example/\n"}},
+        {"consent": {"public_url": "shop.example"}},
     ):
         with pytest.raises(ValidationError):
             Settings.model_validate(wrong)

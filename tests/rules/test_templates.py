@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from consumers.messages.templates_of_messages import TemplateFault, Templates
 from consumers.rules.cart_view import decimal_of, view_cart
 from runtime.settings import Settings
-from runtime.smtp import address_of, write_mail
+from runtime.settings_sending import Smtp
+from runtime.smtp import address_of, sender_of, write_mail
 from schemas.carts import CartLine
 from schemas.errors import SettingInvalid
 from tests.mailing import due_of
@@ -36,13 +37,11 @@ def rendered(directory: Path, **parts: str) -> Any:
 
 
 def mail_to(to: Address, **changes: Any) -> EmailMessage:
-    sender = address_of("shop@example.com")
-    assert sender is not None
     said: dict[str, Any] = {
-        "subject": "s", "text": "ž", "html": "<p>ž</p>", "message_id": "ab" * 16,
+        "sender": address_of("shop@example.com"), "subject": "s", "text": "ž", "html": "<p>ž</p>", "message_id": "ab" * 16,
         "at": datetime(2026, 1, 1, tzinfo=UTC), "headers": {},
     }  # fmt: skip
-    return write_mail(sender=sender, to=to, **(said | changes))
+    return write_mail(to=to, **(said | changes))
 
 
 def test_html_is_escaped_and_text_is_not(tmp_path: Path) -> None:
@@ -155,6 +154,29 @@ def test_what_is_no_address_gets_no_mail(text: object) -> None:
 def test_a_domain_is_written_as_dns_has_it(text: str, spec: str) -> None:
     found = address_of(text)
     assert found is not None and found.addr_spec == spec
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Shop",
+        '"Shop, Ltd. (CZ)"',
+        '"Müller, Söhne"',
+        '"Obchod s velmi dlouhým jménem, který je opravdu dlouhý; a.s. <other@x.cz>"',
+        "A very long name without any of the characters that mean something in an address of a mail",
+    ],
+)
+def test_whom_a_mail_is_from_is_one_sender_whatever_they_are_called(name: str) -> None:
+    sender = sender_of(Smtp(from_address=f"{name} <shop@example.com>"))
+    raw = mail_to(sender, sender=sender).as_bytes()
+    (found,) = message_from_bytes(raw, policy=default)["From"].addresses
+    assert found.addr_spec == "shop@example.com"
+
+
+def test_a_name_that_would_part_its_address_in_two_stops_the_start() -> None:
+    name = f"A very long name, Ltd. of a {'very ' * 10} long kind of shop"
+    with pytest.raises(SettingInvalid, match="expected a shorter name"):
+        sender_of(Smtp(from_address=f'"{name}" <shop@example.com>'))
 
 
 @given(st.text(max_size=12), st.text('ab.-@[]<>()\\" \t\x00žß\u200d', max_size=12))
