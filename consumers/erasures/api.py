@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast
 from fastapi import APIRouter, Depends, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from consumers.erasures.claims_in_vain import revocations_of
 from consumers.erasures.store import ErasureStore, Kept
 from consumers.profiles.profiles_api import parse_subject
 from consumers.rules.erasure import together
@@ -103,6 +104,7 @@ class Erasures:
         clock: ClockMs = now_ms,
     ) -> None:
         self._topic = settings.topic_names.erasures
+        self._moves = settings.topic_names.moves
         self._vault = vault
         self._store = store
         self._deliveries = deliveries
@@ -150,11 +152,14 @@ class Erasures:
         # Before anything is erased: afterwards nothing tells any more who was one.
         ids = [each.erasure_id.hex() for each in person]
         await asyncio.to_thread(self._store.join, ids)
+        id_of = self._vault.erasure_id_of
+        revoked = await revocations_of(self._kin, self._moves, list(rows), now, id_of)
         await self._deliveries.send(
             [
                 (self._topic, each.pid, ERASURE_REQUESTED.encode(_request(each, reason)))
                 for each in person
             ]
+            + revoked
         )
         await asyncio.gather(*(self._suppressing.add(each) for each in person))
         return ids[0]

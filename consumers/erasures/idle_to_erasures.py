@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import cast
 
 from consumers.clickhouse_reader import ClickHouseReader
+from consumers.erasures.claims_in_vain import revocations_of
 from consumers.rules.erasure import IDLE
 from runtime.consent_overlay import ConsentOverlay, Matters
 from runtime.deliveries import Deliveries
@@ -48,7 +49,8 @@ async def ask_to_forget(settings: Settings, at_ms: int) -> int:
     """
     vault, deliveries = Vault.from_settings(settings), Deliveries(settings.kafka.bootstrap_servers)
     deliveries.start()
-    topic, asked = settings.topic_names.erasures, 0
+    topic, moves, asked = settings.topic_names.erasures, settings.topic_names.moves, 0
+    overlay = ConsentOverlay(settings)
     try:
         async for people in idle_people(settings, vault, at_ms):
             requests = [
@@ -62,12 +64,14 @@ async def ask_to_forget(settings: Settings, at_ms: int) -> int:
                 for person in people
                 for known, id_type, external_id in person
             ]
-            await deliveries.send(
-                [(topic, each.pid, ERASURE_REQUESTED.encode(each)) for each in requests]
-            )
+            pids = [each.pid for each in requests]
+            revoked = await revocations_of(overlay.kin, moves, pids, at_ms, vault.erasure_id_of)
+            asks = [(topic, each.pid, ERASURE_REQUESTED.encode(each)) for each in requests]
+            await deliveries.send([*asks, *revoked])
             asked += len(people)
     finally:
         await asyncio.to_thread(deliveries.close)
+        await overlay.close()
         vault.close()
     return asked
 

@@ -16,6 +16,7 @@ from headwater.identity import ask_identity, show_identity
 from runtime.access import Roles
 from runtime.clock import now_ms
 from runtime.vault import Identifier, Vault
+from schemas.codec import SUBJECT
 from tests.erasing import House, house
 from tests.integration.serving import KEYS
 from tests.waiting import eventually
@@ -212,6 +213,27 @@ def test_erasing_one_identifier_erases_the_person_and_proves_it(home: House) -> 
         assert home.http.get(f"/v1/identities/{id_type}:{value}").status_code == 404
     held = f"{home.settings.vault.key_prefix}claim"
     assert not [key for key in home.redis.scan_iter(f"{held}*") if key.decode()[-32:] in pids]
+
+
+def test_a_claim_in_vain_goes_with_whoever_is_erased(home: House) -> None:
+    first, second, web = home.someone(), home.someone(), device(home)
+    home.send(seen(home, web), home.call(first, "identify", anonymousId=web, traits={}))
+    home.send(home.call(second, "identify", anonymousId=web, traits={}))
+    await_events(home, f"user:{first}", 2)
+    await_events(home, f"user:{second}", 1)
+    home.await_status(home.erased(second))
+    asked = {"subject": f"anonymous:{web}", "of": f"user:{first}", "action": "revoke"}
+    post(home, "/v1/identities/links", "privacy_officer", **asked)
+    await_events(home, f"user:{first}", 1)
+    home.send(seen(home, web))
+    # It is nobody's now: neither the second user's, nor erased with them.
+    assert await_events(home, f"anonymous:{web}", 2)["subject"] == f"anonymous:{web}"
+    told = identity(home, f"anonymous:{web}")
+    assert told["stands_for"] == f"anonymous:{web}" and told["standing"] == []
+    (root,) = (each for each in [home.vault.lookup("anonymous", web)] if each is not None)
+    stored = home.redis.hget(home.settings.redis.key_prefix + root.pid.hex(), "p")
+    assert isinstance(stored, bytes)
+    assert SUBJECT.decode(stored).moved_to is None
 
 
 def test_the_last_decision_by_hand_counts_whatever_the_clocks_say(home: House) -> None:

@@ -9,12 +9,15 @@ import redis.asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumers.erasures.claims_in_vain import revocations_of
 from runtime import kin
 from runtime.kin import MOST_CLAIMED, Claimed, Kin
 from runtime.sealing import Person
 from runtime.vault import Erased, Vault
+from schemas.codec import CLAIMED
 from schemas.errors import PersonTooLarge
 from schemas.identity import Claim, with_claim
+from schemas.moves import Claimed as Said
 from tests.conftest import FreshName
 
 KEK, PEPPER = b"k" * 32, b"p" * 32
@@ -105,6 +108,27 @@ def test_the_script_keeps_what_the_rule_keeps(
         for each in bonds.claims:
             kept = with_claim(kept, each)
         assert kept == expected and len(bonds.claims) == len(expected)
+
+
+def test_only_claims_on_others_are_taken_back_with_a_person(graph: Graph) -> None:
+    first, second, device, mail = graph.pids(4)
+    graph.put((device, claim(first)), (device, claim(second, 2000)), (mail, claim(second)))
+    graph.put((device, claim(first, 9000, "linked")))
+
+    async def asked(*erased: bytes) -> list[Said]:
+        client = redis.asyncio.Redis.from_url(graph._url)
+        try:
+            kin = Kin(client, graph.prefix, is_durable=True)
+            records = await revocations_of(kin, "moves", erased, 5000, lambda pid: pid)
+        finally:
+            await client.aclose()
+        assert [topic for topic, _, _ in records] == ["moves"] * len(records)
+        return [CLAIMED.decode(value) for _, _, value in records]
+
+    # After every decision that is known, also where the clock is behind.
+    expected = Said(device, second, 3, 9001, second, "revoked", 5000)
+    assert asyncio.run(asked(second, mail)) == [expected]
+    assert asyncio.run(asked(first, second, device, mail)) == asyncio.run(asked(mail)) == []
 
 
 def test_two_never_claim_each_other(graph: Graph) -> None:
