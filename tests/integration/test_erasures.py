@@ -60,6 +60,8 @@ def test_erasing_takes_the_person_out_of_every_store_and_no_number_changes(home:
         home.send(home.order(bob))
         home.await_counted(orders=5, buyers=2)
         assert home.verdict().is_verified
+        # Another sink writes profiles than counts: either may be behind.
+        eventually(lambda: home.http.get(f"/v1/profiles/user:{bob}").status_code == 200)
     stores = {"vault", "messages", "profiles", "subjects", "facts"}
     assert {look["store"] for look in state["stores"]} == stores
     assert not any(look["remaining"] for look in state["stores"])
@@ -69,7 +71,6 @@ def test_erasing_takes_the_person_out_of_every_store_and_no_number_changes(home:
     assert pid.hex() not in str(state) and ada not in str(state)
     assert body["subject_hmac"] == home.vault.hash_of("user", ada)
     assert home.http.get(f"/v1/profiles/user:{ada}").status_code == 404
-    assert home.http.get(f"/v1/profiles/user:{bob}").status_code == 200
     assert home.redis.hget(home.settings.redis.key_prefix + pid.hex(), "p") is None
 
 
