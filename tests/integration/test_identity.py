@@ -272,7 +272,9 @@ def two_who_opened(home: House, campaign: str) -> tuple[str, str]:
     on_web = {**home.opened(user, campaign), "anonymousId": web}
     del on_web["userId"]
     view = {**seen(home, web), "properties": {"campaign_id": campaign}}
-    home.send(home.opened(user, campaign), on_web, view)
+    # In the same minute, whenever the test runs: a series shows each minute by itself.
+    both = {"timestamp": on_web["timestamp"]}
+    home.send(home.opened(user, campaign) | both, on_web, view)
     return user, web
 
 
