@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from fastapi.routing import APIRoute
 from headwater.http import build_app
 from runtime.access import Access
 from runtime.problems import UnforeseenAsProblem, install_problems
+from runtime.processes import free_ports
 from runtime.settings import ROLES, Settings
 from schemas.errors import StoreUnavailable
 from tests.integration.serving import KEYS, Served, serving, settings_of
@@ -241,17 +241,11 @@ def with_port(settings: Settings, port: int) -> Settings:
     return settings.model_copy(update={"http": settings.http.model_copy(update={"port": port})})
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_ends_streams_and_leaves_with_code_0(
     tmp_path: Path, checkout: Path, number: signal.Signals
 ) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     process = start_process(with_port(settings_of(tmp_path), port), tmp_path, checkout)
     try:
         assert process.stdout is not None

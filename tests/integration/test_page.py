@@ -10,6 +10,7 @@ import clickhouse_connect
 import httpx
 import pytest
 
+from runtime.processes import free_ports
 from schemas.counters import COUNTS, MONEY, PEOPLE, RATES
 from tests.browser import Page, browsing
 from tests.integration.serving import KEYS, Rows, Served, at, serving, settings_of
@@ -187,15 +188,15 @@ def test_page_says_that_the_connection_is_lost_and_comes_back(
 ) -> None:
     settings = settings_of(tmp_path, clickhouse_url=clickhouse_url, name=fresh_name("page"))
     state = "document.getElementById('state').dataset.state"
+    (port,) = free_ports(1)  # that no outgoing connection takes while nobody listens there
 
     async def story(page: Page) -> None:
-        with serving(settings) as first:
+        with serving(settings, port=port) as first:
             await page.open(f"{first.url}/#key={VIEWER}")
             await page.until(f"{state} === 'lost'")  # the tables are not there yet
             with clickhouse_connect.get_client(dsn=clickhouse_url) as client:
                 Rows.into(client, settings)
             await page.until(f"{state} === 'live'")
-            port = int(first.url.rsplit(":", 1)[1])
         await page.until(f"{state} === 'lost'")
         with serving(settings, port=port):
             await page.until(f"{state} === 'live'")
