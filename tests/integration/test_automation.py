@@ -126,7 +126,7 @@ def test_who_is_erased_gets_nothing_that_waited_and_leaves_nothing(
     pid = home.pid_of(user)
     before = len(mailbox.mails)
     with home.roles(), automation(sending(home, port)):
-        message_id = comes_due(home, user, 21, in_ms=60_000)
+        message_id = comes_due(home, user, 21, in_ms=3_600_000)
         await_state(home, user, message_id, "scheduled")
         exported = home.http.get(f"/v1/subjects/user:{user}/export", "privacy_officer").json()
         (told,) = exported["messages"]

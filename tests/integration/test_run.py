@@ -8,14 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
 
 from headwater.roles import PROCESSES, ROLE_NAMES
 from runtime.processes import free_ports, is_running
-from tests.up import ROOT, Up
+from tests.up import READY_WITHIN_S, ROOT, Up
 from tests.waiting import eventually
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -131,10 +130,10 @@ def test_all_roles_side_by_side_count_and_end_together(
         assert process.poll() is None, (tmp_path / "run.log").read_text()
         try:
             return bool(urlopen(f"{url}/readyz", timeout=10).status == 200)
-        except URLError:
+        except OSError:  # refused, cut off, or too slow while six processes begin
             return False
 
-    eventually(is_ready, within_s=60)
+    eventually(is_ready, within_s=READY_WITHIN_S)
     outside = Up(tmp_path / "data", config, ready={"url": url, "keys": KEYS})
     outside.send("order-1")
     outside.expect_orders(1)

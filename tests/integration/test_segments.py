@@ -10,6 +10,7 @@ import pytest
 
 from runtime.segment_log import apply_segments, newest_segments, segments_of
 from schemas.codec import ERASURE_REQUESTED, SEGMENT_CHANGED
+from schemas.events import Collected
 from schemas.requests import ErasureRequested
 from schemas.segment_records import SegmentChanged
 from schemas.segments import REPEAT_BUYERS, Segment, parse_segments
@@ -18,8 +19,9 @@ from tests.stream_worker import Worker
 from tests.waiting import eventually
 
 HOUR_MS = 3_600_000
-LEFT_MS = 4_000
-"""So long before a window's edge an event of these tests happened."""
+LEFT_MS = (4_000, 16_000, 64_000)
+"""So long before a window's edge an event of these tests happened. One that reached its lane only
+after the edge, on a busy machine, shows nothing: then the next, of somebody else, has more time."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def changes_of(log: Log, pid: bytes) -> list[tuple[str, bool, int]]:
     return [(each.segment_id, each.entered, each.version) for each in found]
 
 
-def views(pid: bytes, category: str, *, before_edge_ms: int) -> object:
+def views(pid: bytes, category: str, *, before_edge_ms: int) -> Collected:
     """A view that leaves a window of an hour so soon."""
     now_ms = time.time_ns() // 1_000_000
     return make_event(
@@ -68,21 +70,26 @@ def test_people_enter_by_event_leave_by_clock_and_fill_what_is_defined_later(log
     assert applied is not None and applied.version == 1
     assert apply_segments(log.settings, first) is None  # nothing new
     log.wait_applied()
-    passing, staying, elsewhere = (random.randbytes(16) for _ in range(3))
+    staying, elsewhere = (random.randbytes(16) for _ in range(2))
     log.send(
         [
-            views(passing, "shoes", before_edge_ms=LEFT_MS),  # type: ignore[list-item]
-            views(staying, "shoes", before_edge_ms=HOUR_MS),  # type: ignore[list-item]
-            views(elsewhere, "books", before_edge_ms=HOUR_MS),  # type: ignore[list-item]
+            views(staying, "shoes", before_edge_ms=HOUR_MS),
+            views(elsewhere, "books", before_edge_ms=HOUR_MS),
         ]
     )
     log.wait_applied()
+    for left_ms in LEFT_MS:
+        passing = random.randbytes(16)
+        log.send([views(passing, "shoes", before_edge_ms=left_ms)])
+        log.wait_applied()
+        if changes_of(log, passing)[0] == ("shoes_lately", True, 1):
+            break
     assert changes_of(log, passing)[0] == ("shoes_lately", True, 1)
     assert log.subjects()[staying].segments == ["shoes_lately"]
     assert log.subjects()[elsewhere].segments == ["others"]
 
     # Nothing more happens to them.
-    eventually(lambda: log.subjects()[passing].segments == ["others"], within_s=30)
+    eventually(lambda: log.subjects()[passing].segments == ["others"], within_s=100)
     assert sorted(changes_of(log, passing)[1:]) == [("others", True, 1), ("shoes_lately", False, 1)]
     assert log.subjects()[passing].wake_at_ms == 0
     assert changes_of(log, staying) == [("shoes_lately", True, 1)]

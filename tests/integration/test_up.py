@@ -86,18 +86,23 @@ def test_life_of_a_house_from_first_start_to_second(up: Up) -> None:
     assert not [key for key in keys.values() if key in doctor.stdout]
 
     eventually(lambda: up.get("/v1/verification", "viewer")["verified"], within_s=60)
-    shown = up.metrics()
-    for process in (
-        "streams",
-        "subjects-to-redis",
-        "accepted-to-clickhouse",
-        "reconciler",
-        "erasure",
-        "automation",
-    ):
-        assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
-        assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1
-    assert 'headwater_verify_differences{process="reconciler"} 0.0' in shown
+
+    def is_shown_of_all() -> bool:
+        """A process that does not answer in time, on a busy machine, is left out until it does."""
+        shown = up.metrics()
+        for process in (
+            "streams",
+            "subjects-to-redis",
+            "accepted-to-clickhouse",
+            "reconciler",
+            "erasure",
+            "automation",
+        ):
+            assert f'headwater_process_answers{{process="{process}"}} 1.0' in shown
+            assert shown.count(f'process_cpu_seconds_total{{process="{process}"}}') == 1
+        return 'headwater_verify_differences{process="reconciler"} 0.0' in shown
+
+    eventually(is_shown_of_all)
     lag = 'headwater_lane_lag_records{lane="1",process="streams",topic="erasures'
     eventually(lambda: lag in up.metrics(), within_s=60)  # once the watchdog has looked
 

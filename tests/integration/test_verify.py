@@ -164,7 +164,7 @@ def test_it_agrees_at_every_look_while_events_are_counted(settings: Settings) ->
         finally:
             stop.set()
             sender.join()
-        verdicts.append(verify(settings, wait_s=30))
+        verdicts.append(verify(settings, wait_s=120))
     assert [verdict.differences for verdict in verdicts] == [()] * 9
     assert verdicts[-1].lag == 0
 

@@ -272,7 +272,7 @@ def test_a_sink_waits_for_a_store_that_is_away_but_not_for_ever_for_one_that_han
     (port,) = free_ports(1)
     settings = settings_of(
         fresh_name("away"), kafka=kafka, clickhouse=f"http://127.0.0.1:{port}"
-    ).model_copy(update={"time": Time(stuck_after_s=6)})  # longer than between two tries
+    ).model_copy(update={"time": Time(stuck_after_s=12)})  # twice what is between two tries
     ensure_topics(settings)
     Lane(settings).commit(50)
     with supervised(tmp_path, "accepted-to-clickhouse", settings) as (process, tend):
@@ -284,9 +284,9 @@ def test_a_sink_waits_for_a_store_that_is_away_but_not_for_ever_for_one_that_han
             lag = sum(value for name, value in found.items() if name[0].endswith("_lag_records"))
             # The first is the records, and one for each transaction's mark.
             waited_s = found.get(("headwater_waiting_for_store_seconds", "start"), 0)
-            return lag >= 50 and waited_s > 8
+            return lag >= 50 and waited_s > 15
 
-        eventually(has_waited, within_s=60)
+        eventually(has_waited, within_s=90)
         with socket.create_server(("127.0.0.1", port)):  # answers nothing
             ended = eventually(lambda: tend(), within_s=60)
         assert f"exit code {EXIT_CRASHED}" in ended[0]

@@ -205,12 +205,26 @@ def test_a_sender_who_dawdles_begins_before_the_withdrawal_is_confirmed_or_not_a
     with ThreadPoolExecutor(1) as other:
         sending = other.submit(mailer.send, dawdle_s=0.5)
         key = f"{home.settings.vault.key_prefix}sending:{home.pid_of(mailer.user).hex()}"
-        eventually(lambda: home.redis.exists(key))
+
+        def is_under_way() -> bool:
+            """A permission is seen for a second only: who missed it, on a busy machine, has the
+            sender ask for another message."""
+            nonlocal sending
+            is_over = sending.done()
+            if home.redis.exists(key):
+                return True
+            if is_over:
+                sending = other.submit(mailer.send, dawdle_s=0.5)
+            return False
+
+        eventually(is_under_way, every_s=0.02)
         decide(home, mailer.user, matter, status)
         withdrawn_s = time.monotonic()
         mailer.withdrawn.set()
         sending.result()
-    assert mailer.held or mailer.began_s[0] < withdrawn_s
+    assert mailer.refused_by == []
+    assert all(began_s < withdrawn_s for began_s in mailer.began_s)
+    assert mailer.began_s or mailer.held
     mailer.send()
     assert mailer.refused_by == [rule]
 
