@@ -5,6 +5,8 @@ Each starts once a session, when a test first asks for it. They are shared, so a
 of its own (`fresh_name`). HEADWATER_TEST_BROKER=apache|trial|cluster chooses the broker; by default it
 is the best that the machine can have, alone. Tests that the machine cannot run are left out with a line at
 the end of the report that says why: never in silence.
+
+HEADWATER_TEST_EXAMPLES=fresh draws other examples for properties at each run.
 """
 
 import itertools
@@ -30,8 +32,10 @@ from tests.mounting import lacks_mount
 
 os.environ.setdefault("JAVA_TOOL_OPTIONS", kafka_classes.options())
 
-# A shared machine is slow at times: how long an example takes says nothing of the code.
-hypothesis.settings.register_profile("house", deadline=None)
+# A shared machine is slow at times: how long an example takes says nothing of the code. And a run
+# that fails says something of the change: examples are the same each time, unless others are wanted.
+_IS_SEARCHING = os.environ.get("HEADWATER_TEST_EXAMPLES") == "fresh"
+hypothesis.settings.register_profile("house", deadline=None, derandomize=not _IS_SEARCHING)
 hypothesis.settings.load_profile("house")
 
 FreshName = Callable[[str], str]
