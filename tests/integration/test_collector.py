@@ -497,10 +497,11 @@ def test_source_past_its_quota_is_429(kafka: str, redis_url: str, tmp_path: Path
     ]
     limited = collect_settings(tmp_path, kafka, redis_url, f"q{uuid4().hex[:8]}", sources=sources)
     with running_collector(limited) as running:
-        assert running.batch(*(call() for _ in range(100))).status_code == 200
+        # Fifty seconds' worth: longer than a busy machine takes until the next call.
+        assert running.batch(*(call() for _ in range(500))).status_code == 200
         answer = running.batch(call())
         assert answer.status_code == 429
-        assert 1 <= int(answer.headers["retry-after"]) <= 12
+        assert 1 <= int(answer.headers["retry-after"]) <= 50
         running.key = "free-write-key"
         assert running.batch(call()).status_code == 200
         assert {e.source for e in running.collected()} == {"small", "free"}

@@ -215,7 +215,8 @@ def test_a_worker_whose_commit_hangs_is_ended_and_replaced_and_nothing_is_lost(
 ) -> None:
     # So long between commits that the broker can be stopped after an event and before its commit.
     log = new_log(broker_stack.addresses.bootstrap_servers, fresh_name("stuck"), barrier_ms=2_000)
-    settings = log.settings.model_copy(update={"time": Time(stuck_after_s=4)})
+    # Longer than between two commits on a busy machine; shorter than Kafka's client waits for one.
+    settings = log.settings.model_copy(update={"time": Time(stuck_after_s=6)})
     (broker,) = (server for server in broker_stack.servers if server.name == "kafka")
     assert broker.pid is not None
     events = [make_event(event_id=secrets.token_bytes(16)) for _ in range(200)]
