@@ -25,7 +25,7 @@ from runtime.segment_log import newest_segments, segments_of
 from runtime.settings import Settings
 from schemas.consent import Basis, allowed_now_in_all, decisions_on
 from schemas.segment_rules import compile_segments
-from schemas.segments import Segment, SegmentsInvalid, parse_segments, with_built_in
+from schemas.segments import Segment, SegmentsInvalid, nearest, parse_segments, with_built_in
 
 MOST_MEMBERS = 1_000
 READ_WITHIN_S = 3.0
@@ -182,11 +182,16 @@ def build_router(
         limit: Annotated[int, Query(ge=1, le=MOST_MEMBERS)] = 100,
     ) -> Response:
         """A page of pseudonyms; a key that stands for the role privacy_officer too, or for admin,
-        is told their identifiers. 503 when it cannot be told who objected, or while it cannot be
-        written down who reads. A page may be shorter than its limit.
+        is told their identifiers. A page may be shorter than its limit. 404 when there is no such
+        segment; 503 when it cannot be told who objected, or be written down who reads.
         """
         at_ms = clock_ms()
         pids = await segments.members.page(segment_id, cursor, limit)
+        if not pids and not cursor:
+            # Of one that is defined no more the members are shown until they have left.
+            known = [each.id for each in (await segments.defined())[2]]
+            if segment_id not in known:
+                raise Problem(404, f"No segment has this id{nearest(segment_id, known)}")
         shown = await segments.shown(pids, at_ms)
         named = shown if sees_identifiers(roles) else {pid: list[str]() for pid in shown}
         await asyncio.gather(

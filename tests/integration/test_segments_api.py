@@ -105,6 +105,7 @@ def test_segments_are_tried_applied_and_listed_from_the_command_line(
     assert shown["version"] == 1
     sizes = {each["id"]: each["size"] for each in shown["segments"]}
     assert sizes == {REPEAT_BUYERS: 2, "buyers": 0, "new": 0}  # no lane runs here
+    assert served.get("/v1/segments/new/members", "activation").json()["members"] == []
 
 
 def test_wrong_definitions_are_refused_with_their_line_and_nothing_is_applied(
@@ -155,6 +156,12 @@ def test_what_cannot_be_answered_in_json_is_refused(served: Served, wrong: str, 
     )
     assert answer.status_code == 400
     assert where in [fault["path"] for fault in answer.json()["errors"]]
+
+
+def test_who_asks_for_a_segment_that_is_none_is_told_the_nearest(served: Served) -> None:
+    answer = served.get(f"/v1/segments/{REPEAT_BUYERS}x/members", "activation")
+    assert answer.status_code == 404
+    assert answer.json()["detail"] == f"No segment has this id; did you mean {REPEAT_BUYERS}?"
 
 
 def test_members_are_shown_by_pages_but_for_who_objected_and_that_is_written_down(
