@@ -4,7 +4,7 @@ Each customer here plays one part on Monday, 5 January 2026, in Prague, one hour
 """
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -140,6 +140,20 @@ def test_each_outcome_of_the_documentation_happens_in_a_small_story() -> None:
         "sent", "purpose", "subscription", "purchase_since", "cart_changed", "day_cap", "week_cap",
     }  # fmt: skip
     assert any(each.held_until_ms for each in found)
+
+
+def test_story_that_the_test_of_the_demo_lives_through_is_the_same_on_any_monday() -> None:
+    """It begins on the Monday before it runs (tests/integration/test_demo.py): summer time and the
+    turn of a year must change none of what is expected there."""
+    for week in range(110):
+        story = tell_story(46, 4, MONDAY + timedelta(weeks=week))
+        found = messages_of(story)
+        assert Counter(each.outcome for each in found) == {
+            "sent": 2, "purchase_since": 1, "day_cap": 1, "week_cap": 1,
+        }  # fmt: skip
+        assert [bool(each.held_until_ms) for each in found].count(True) == 1
+        left = [count for (_, way, _), count in moves_of(story).items() if way == "left"]
+        assert left == [1, 1]
 
 
 @pytest.mark.parametrize("day", range(1, 8))
