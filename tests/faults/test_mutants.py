@@ -684,10 +684,11 @@ MUTANTS = [
 SENDING = [
     Mutant(
         "what was ordered while a message waited is not asked for",
-        "consumers/rules/sending.py",
-        "    later = [at_ms for at_ms in ordered_at_ms if at_ms >= anchor_at_ms]\n",
-        "    an_hour = range(anchor_at_ms, anchor_at_ms + 3_600_000)\n"
-        "    later = [at_ms for at_ms in ordered_at_ms if at_ms in an_hour]\n",
+        # Either of the two finds most orders.
+        "consumers/messages/gate.py",
+        "            decide_by_purchase(anchor_ms, _ordered_at_ms(each for _, each in known)),\n"
+        "            decide_by_cart(anchor_ms, contents_of(due.lines), *_put_there_since(cart)),\n",
+        "",
         "journeys_sent",
         ("mailed: a message after an order",),
     ),

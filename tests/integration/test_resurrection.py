@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import msgspec.structs
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -433,8 +433,19 @@ def cut(home: House, partitions: list[tuple[str, int]]) -> None:
         for future in admin.incremental_alter_configs([resource]).values():
             future.result(30)
     ends = [TopicPartition(topic, p, -1) for topic, p in partitions]
-    for future in admin.delete_records(ends).values():
-        future.result(30)
+
+    def is_cut() -> bool:
+        try:
+            for future in admin.delete_records(ends).values():
+                future.result(30)
+        except KafkaException as refused:
+            # The broker follows its controller: it may not know of the new policy yet.
+            if refused.args[0].code() != KafkaError.POLICY_VIOLATION:
+                raise
+            return False
+        return True
+
+    eventually(is_cut)
 
 
 def newest_of(home: House, pid: bytes) -> bytes | None:
